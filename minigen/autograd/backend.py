@@ -1,0 +1,118 @@
+"""Which implementation of a kernel runs, and the contract that every kernel keeps.
+
+Start at `Kernel`: one numerical routine with up to three implementations under the same name and arguments,
+
+    kernels/<family>/reference.py   plain NumPy, the readable definition
+    kernels/<family>/cpu.py         Numba
+    kernels/<family>/cuda.cu        CUDA C
+
+and one `Card` that says what it costs and how exact it is. `set_backend` chooses between the first two for the whole
+process, or inside a `with` block, so that a reader can step through pure NumPy in a debugger.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+BACKENDS = {"numpy": "reference", "numba": "cpu"}  # backend -> the module of a kernel family that holds it
+
+KERNELS: dict[str, Kernel] = {}  # every kernel of the project, by name
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a kernel costs, how exact it is, and on what to try it. Tests and benchmarks are generated from cards.
+
+    cases(rng, dtype) -> list of (args, kwargs): calls to try, small odd sizes first, among them sizes of 0 and 1;
+        arrays in C order of `dtype` (float32 or float64).
+    flops(*args, **kwargs), bytes(*args, **kwargs) -> int: arithmetic operations of one call (a fused multiply-add
+        counts as two) and compulsory memory traffic (each input read once, each output written once).
+    ulp: largest allowed |cpu - reference| / (eps(dtype) * scale), where the reference runs in float64.
+    scale(*args, **kwargs) -> array like the output: the magnitude that rounding is relative to. None stands for |output|;
+        a sum gives the sum of magnitudes instead. For several outputs, a tuple.
+    writes: positions of the arguments that the kernel updates in place (an optimiser's state); others are never changed.
+    note: what a reader should know about the accuracy, for instance what is accumulated in float64.
+    """
+
+    cases: Callable[[np.random.Generator, type], list[tuple[tuple, dict]]]
+    flops: Callable[..., int]
+    bytes: Callable[..., int]
+    ulp: float
+    scale: Callable[..., Any] | None = None
+    writes: tuple[int, ...] = ()
+    note: str = ""
+
+
+class Kernel:
+    """One numerical routine on raw arrays: `kernel(*arrays, **parameters)` runs the implementation that is selected.
+
+    name: the function's name in each implementation module of `family`, a package such as
+        "minigen.autograd.kernels.conv". Modules are imported at first use, so that `import minigen` stays fast.
+    """
+
+    def __init__(self, name: str, family: str, card: Card):
+        if name in KERNELS:
+            raise ValueError(f"kernel {name!r} is defined twice: in {KERNELS[name].family} and {family}")
+        self.name, self.family, self.card = name, family, card
+        self.active: Callable[..., Any] = self._load
+        KERNELS[name] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.active(*args, **kwargs)
+
+    def implementation(self, backend: str) -> Callable[..., Any]:
+        """The function that runs this kernel on `backend` ("numpy" or "numba")."""
+        module = importlib.import_module(f"{self.family}.{BACKENDS[backend]}")
+        return getattr(module, self.name)
+
+    def _load(self, *args: Any, **kwargs: Any) -> Any:
+        """First call after the backend was chosen: look the implementation up, then run it."""
+        self.active = self.implementation(get_backend())
+        return self.active(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name} of {self.family}>"
+
+
+_selected = "numba"
+
+
+def get_backend() -> str:
+    """The selected CPU backend, "numpy" or "numba"."""
+    return _selected
+
+
+class set_backend:  # noqa: N801 - reads as a function, and works in a `with` statement
+    """Choose the implementation of every kernel on the CPU: "numba" (the default, fast) or "numpy" (readable).
+
+    >>> set_backend("numpy")            # for the whole process
+    >>> with set_backend("numpy"):      # for a block
+    ...     loss = model.loss(x, rng)
+
+    Raises ValueError for another name.
+    """
+
+    def __init__(self, name: str):
+        if name not in BACKENDS:
+            raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(map(repr, BACKENDS))}")
+        self.previous = _selected
+        _select(name)
+
+    def __enter__(self) -> set_backend:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _select(self.previous)
+
+
+def _select(name: str) -> None:
+    global _selected
+    _selected = name
+    for kernel in KERNELS.values():
+        kernel.active = kernel._load
