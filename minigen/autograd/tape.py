@@ -1,0 +1,418 @@
+"""The tape: how an operation runs, and how it is remembered. Start at `Op.__call__`, the one choke point.
+
+One rule, two worlds. An `Op` given raw arrays only runs its forward function. Given at least one Tensor it also records a
+`Node`. Its gradient rules are written once, with the same ops and the same operators, and so run in both worlds too: on raw
+arrays in a first-order backward pass, on Tensors when the backward pass is itself to be differentiated.
+
+    @op
+    def multiply(x1: Array, x2: Array) -> Array:      # parameters annotated Array are the differentiable inputs
+        return np.multiply(x1, x2)
+
+    multiply.vjp(x1=lambda g, x2: g * x2,             # a rule gets the cotangent g and *names what else it needs*:
+                 x2=lambda g, x1: g * x1)             # only what some rule names is kept until backward
+
+The names that a rule may use: an input (`x1`), its shape without its data (`x1_shape`), the result (`out`), an auxiliary
+result (see `aux`), a parameter (`axis`), and `needs`, the tuple that says which inputs want a gradient.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # a raw array (numpy.ndarray or cupy.ndarray), or a Tensor of one
+
+OPS: dict[str, Op] = {}  # every op by name
+
+OBSERVERS: list[Observer] = []  # who watches: the printed tape, the anomaly mode (see observe.py)
+
+new = object.__new__
+generic = np.generic  # NumPy's scalars
+
+next_number = itertools.count(1).__next__  # one clock for nodes and for in-place writes
+
+recording = True  # whether ops on Tensors are recorded: see no_grad
+
+
+class Node:
+    """One recorded op: everything that its backward needs, and nothing that points forward in time.
+
+    op       the operation; None for a leaf, that is a Tensor the user made with requires_grad=True
+    plan     which rules will run, and what they need (see Plan)
+    number   creation number; a node's parents always have smaller ones, so newest-first is a valid backward order
+    parents  the node of each input, None for an input that wants no gradient
+    saved    inputs + [out] + aux, as raw arrays, with None in place of those that no rule names; () if none is named
+    cells    the version cell of each saved value: a one-element list holding the number of its last in-place write
+    params   the parameters of the call, by name
+    shape, dtype   of the result (tuples of them for an op with several results)
+    origin   where in the program it was made; only filled while an observer asks for it
+    """
+
+    __slots__ = ("cells", "dtype", "number", "op", "origin", "params", "parents", "plan", "saved", "shape")
+
+    def __init__(self, op, plan, parents, saved, cells, params, shape, dtype):
+        self.op = op
+        self.plan = plan
+        self.number = next_number()
+        self.parents = parents
+        self.saved = saved
+        self.cells = cells
+        self.params = params
+        self.shape = shape
+        self.dtype = dtype
+
+
+class Leaf(Node):
+    """The node of a Tensor that the user made with requires_grad=True. `grad` is what `Tensor.grad` shows."""
+
+    __slots__ = ("grad",)
+
+    def __init__(self, shape, dtype):
+        super().__init__(None, None, (), (), (), {}, shape, dtype)
+        self.grad = None
+
+
+class Rule:
+    """A gradient rule, with the names it needs resolved to where their values are found.
+
+    sources: for each argument after the cotangent, a pair: ("value", position among inputs + out + aux), ("shape", input),
+    ("param", (name, default)), ("needs", None), or for a variadic op ("all", None) and ("shapes", None).
+    """
+
+    __slots__ = ("function", "positions", "sources")
+
+    def __init__(self, function: Callable, op: Op):
+        self.function = function
+        self.sources = [op._source(name) for name in list(inspect.signature(function).parameters)[1:]]
+        self.positions = {key for kind, key in self.sources if kind == "value"}
+
+
+class Plan:
+    """How an op will be differentiated, given which of its inputs want a gradient. Made once, shared by all its nodes.
+
+    wants   for each input, whether it wants a gradient
+    kept    whether any rule names a value; dropped: the positions (inputs + out) of those that none names
+    rules   for each input the triple (function, where in `saved` its arguments are, rule), None for an input that wants
+            no gradient; where a rule needs more than saved values the second is None, and `arguments` finds them
+    joint   the rule that returns all gradients at once, if the op has one
+    """
+
+    __slots__ = ("dropped", "joint", "kept", "rules", "wants")
+
+    def __init__(self, op: Op, wants: list[bool]):
+        self.wants = tuple(wants)
+        self.joint = op.joint
+        if op.joint is not None:
+            chosen: list[Rule | None] = [op.joint]
+        else:
+            chosen = [rule if want else None for rule, want in zip(op.rules or [], wants, strict=True)]
+        for name, rule, want in zip(op.inputs, chosen, wants, strict=False):
+            if want and rule is None and op.joint is None:
+                raise TypeError(f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array")
+        kept = set().union(*(rule.positions for rule in chosen if rule is not None))
+        if op.spec is not None or any(kind == "all" for rule in chosen if rule for kind, _ in rule.sources):
+            kept |= set(range(len(wants)))  # a fused op's second derivative runs its spec, on every input
+        self.kept = bool(kept)
+        self.dropped = [i for i in range(len(wants) + 1) if i not in kept]
+        self.rules = [
+            (rule.function, tuple(key for _, key in rule.sources), rule)
+            if rule is not None and all(kind == "value" for kind, _ in rule.sources)
+            else rule and (rule.function, None, rule)
+            for rule in chosen
+        ]
+
+    def arguments(self, rule: Rule, node: Node, saved: Sequence, needs: tuple[bool, ...]) -> list:
+        """The values of a rule's arguments after the cotangent."""
+        values: list[Any] = []
+        for kind, key in rule.sources:
+            if kind == "value":
+                values.append(saved[key])
+            elif kind == "param":
+                values.append(node.params.get(*key))
+            elif kind == "shape":
+                values.append(node.parents[key].shape)
+            elif kind == "needs":
+                values.append(needs)
+            elif kind == "all":
+                values.append(tuple(saved[: len(node.parents)]))
+            else:
+                values.append([None if p is None else p.shape for p in node.parents])
+        return values
+
+
+class Op:
+    """A differentiable operation: a forward function on raw arrays, and its gradient rules (see the top of this file).
+
+    view      the result may share memory with the first input, so an in-place write to one is a write to the other
+    outputs   how many arrays forward returns: 1, or as a tuple more than one (0: as many as there are)
+    aux       names of further arrays that forward returns for the rules only: `return out, (mean, rstd)`
+    spec      for a fused op: the same function as a composition of ops. It is the documentation, the oracle of the tests,
+              and what second and higher derivatives go through (see grad.py)
+    """
+
+    def __init__(self, forward: Callable, *, view=False, outputs=1, aux: Sequence[str] = (), spec: Callable | None = None):
+        self.name = forward.__name__.lstrip("_")
+        if self.name in OPS:
+            raise ValueError(f"op {self.name!r} is defined twice")
+        self.forward, self.view, self.outputs, self.aux, self.spec = forward, view, outputs, tuple(aux), spec
+        self.__doc__, self.__name__, self.__module__ = forward.__doc__, forward.__name__, forward.__module__
+        self.__wrapped__ = forward  # help() and inspect.signature() show the forward function's signature
+        parameters = inspect.signature(forward).parameters.values()
+        arrays = [p for p in parameters if str(p.annotation).startswith("Array")]
+        self.variadic = next((p.name for p in arrays if p.kind is p.VAR_POSITIONAL), "")
+        self.inputs = [p.name for p in arrays if p.name != self.variadic]
+        self.defaults = {p.name: p.default for p in parameters if p not in arrays}  # the parameters, in order
+        self.rules: list[Rule | None] | None = None  # one per input
+        self.joint: Rule | None = None  # or one for all of them
+        self.arity = -1 if self.variadic else len(self.inputs)
+        self.plans: dict[tuple[int, int], Plan] = {}  # by (bit mask of the inputs that want a gradient, their number)
+        self.differentiable = False
+        OPS[self.name] = self
+
+    def vjp(self, joint: Callable | None = None, **rules: Callable) -> None:
+        """Give the gradient rules (vector-Jacobian products): one per input by name, or one that returns them all.
+
+        A rule returns the gradient of its input, in the broadcast shape: summing down to the input's own shape happens
+        once, in grad.py.
+        """
+        self.differentiable = True
+        if joint is not None:
+            self.joint = Rule(joint, self)
+        else:
+            unknown = set(rules) - set(self.inputs)
+            if unknown:
+                raise TypeError(f"op {self.name}: rules for {sorted(unknown)}, but its inputs are {self.inputs}")
+            self.rules = [Rule(rules[name], self) if name in rules else None for name in self.inputs]
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        """Run the op; record it if a Tensor that requires a gradient is among the inputs. Everything passes here."""
+        if params or len(args) != self.arity:
+            args, params = self._bind(args, params)
+        raw, parents, cells = [], [], []
+        is_tensor, wants, bit = False, 0, 1
+        for a in args:
+            if type(a) is Tensor:
+                is_tensor = True
+                raw.append(a.data)
+                cells.append(a.version)
+                parents.append(node := a.node)
+                if node is not None:
+                    wants |= bit
+            else:
+                raw.append(a)
+                cells.append(None)
+                parents.append(None)
+            bit += bit
+        try:
+            if OBSERVERS:
+                out = _observed(self, raw, params)
+            else:
+                out = self.forward(*raw, **params) if params else self.forward(*raw)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explained(self, raw, error) from error
+        aux = ()
+        if self.aux:
+            out, aux = out
+        if not is_tensor:
+            return out  # the world of raw arrays ends here
+        if isinstance(out, generic):
+            out = np.asarray(out)  # NumPy returns scalars where an array has no dimensions
+        version = [0] if not self.view or cells[0] is None else cells[0]
+        if not wants or not recording or not self.differentiable:
+            return wrap(out, None, version) if self.outputs == 1 else tuple([wrap(o, None, [0]) for o in out])
+        plan = self.plans.get((wants, len(raw)))
+        if plan is None:
+            plan = self.plans[wants, len(raw)] = Plan(self, [p is not None for p in parents])
+        if plan.kept:
+            raw.append(out)
+            cells.append(version)
+            for i in plan.dropped:
+                raw[i] = cells[i] = None
+            raw += aux
+        else:
+            raw = cells = ()
+        if self.outputs != 1:
+            return self._several(out, plan, parents, raw, cells, params)
+        node = Node(self, plan, parents, raw, cells, params, out.shape, out.dtype)
+        if OBSERVERS:
+            _recorded(node)
+        return wrap(out, node, version)
+
+    def _several(self, out: tuple, plan: Plan, parents: list, saved: list, cells: list, params: dict) -> tuple:
+        """The Tensors of an op with several results: one node for the op, and one `select` node for each result."""
+        node = Node(self, plan, parents, saved, cells, params, tuple(o.shape for o in out), tuple(o.dtype for o in out))
+        if OBSERVERS:
+            _recorded(node)
+        return tuple(
+            wrap(o, Node(SELECT, None, [node], (), (), {"index": i}, o.shape, o.dtype), [0]) for i, o in enumerate(out)
+        )
+
+    def _source(self, name: str) -> tuple[str, Any]:
+        """Where the argument `name` of a gradient rule is found: see Rule."""
+        layout = [*self.inputs, "out", *self.aux]
+        if name in layout:
+            return "value", layout.index(name)
+        if name == "needs":
+            return "needs", None
+        if name in self.defaults:
+            return "param", (name, self.defaults[name])
+        if name.removesuffix("_shape") in self.inputs:
+            return "shape", self.inputs.index(name.removesuffix("_shape"))
+        if self.variadic and name == self.variadic:
+            return "all", None
+        if self.variadic and name == f"{self.variadic}_shapes":
+            return "shapes", None
+        raise TypeError(f"op {self.name}: a gradient rule names {name!r}, which the op does not have")
+
+    def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
+        """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed."""
+        if self.variadic or len(args) == self.arity and params.keys().isdisjoint(self.inputs):
+            return args, params
+        if len(args) > len(self.inputs):
+            names = list(self.defaults)[: len(args) - len(self.inputs)]
+            if len(names) < len(args) - len(self.inputs):
+                raise TypeError(f"{self.name} takes {len(self.inputs) + len(self.defaults)} arguments, got {len(args)}")
+            params = {**dict(zip(names, args[len(self.inputs) :], strict=True)), **params}
+            args = args[: len(self.inputs)]
+        if len(args) < self.arity:
+            given = dict(zip(self.inputs, args, strict=False))
+            twice = given.keys() & params.keys()
+            if twice:
+                raise TypeError(f"{self.name} got {sorted(twice)} twice")
+            given |= {name: params[name] for name in self.inputs if name in params}
+            defaults = inspect.signature(self.forward).parameters
+            args = tuple(given.get(name, defaults[name].default) for name in self.inputs)
+            if any(a is inspect.Parameter.empty for a in args):
+                raise TypeError(f"{self.name} needs {', '.join(self.inputs)}")
+            params = {name: value for name, value in params.items() if name not in given}
+        return args, params
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}({', '.join([*self.inputs, *([f'*{self.variadic}'] if self.variadic else []), *self.defaults])})>"
+
+
+def op(forward: Callable | None = None, **options: Any) -> Any:
+    """Decorator: make a forward function an `Op`. `@op` or `@op(view=True, aux=("mean",), spec=...)`."""
+    return Op(forward) if forward is not None else lambda f: Op(f, **options)
+
+
+@op
+def select(results: Array, index: int) -> Array:
+    """The index-th result of an op with several. Only recorded, never called: see Op._wrap and the walk in grad.py."""
+    return results[index]
+
+
+SELECT = OPS["select"]
+
+
+class Observer:
+    """Someone who watches every op pass: append one to `OBSERVERS`. Raw arrays are shown, to look at and not to change."""
+
+    def forward(self, op: Op, inputs: list, params: dict, result: Any, seconds: float) -> None:
+        """An op has run."""
+
+    def recorded(self, node: Node) -> None:
+        """It was recorded as `node`, whose slot `origin` the observer may fill."""
+
+    def backward(self, node: Node, g: Any, gradients: Sequence, seconds: float) -> None:
+        """The rule of `node` has turned the cotangent g into the gradients of its inputs (None where not wanted)."""
+
+
+def _observed(op: Op, raw: list, params: dict) -> Any:
+    start = perf_counter()
+    result = op.forward(*raw, **params)
+    seconds = perf_counter() - start
+    for observer in OBSERVERS:
+        observer.forward(op, raw, params, result, seconds)
+    return result
+
+
+def _recorded(node: Node) -> None:
+    for observer in OBSERVERS:
+        observer.recorded(node)
+
+
+class no_grad:  # noqa: N801 - reads as a function
+    """`with no_grad():` ops on Tensors are computed but not recorded. Also allows in-place writes to leaves."""
+
+    value = False
+
+    def __enter__(self) -> None:
+        global recording
+        self.before, recording = recording, self.value
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        global recording
+        recording = self.before
+
+
+class enable_grad(no_grad):  # noqa: N801
+    """`with enable_grad():` records again, inside a `no_grad` block."""
+
+    value = True
+
+
+def is_recording() -> bool:
+    """Whether ops on Tensors are being recorded at this moment."""
+    return recording
+
+
+def device_of(value: Any) -> str:
+    """Where an array lives: "cpu" for NumPy, "cuda" for CuPy."""
+    return "cpu" if isinstance(value, np.ndarray | np.generic | int | float | complex | bool | list | tuple) else "cuda"
+
+
+def describe(value: Any) -> str:
+    """A short name for an input in an error message: `float32(3, 4)`, or the value of a scalar."""
+    return f"{value.dtype}{tuple(value.shape)}" if hasattr(value, "dtype") else repr(value)
+
+
+def _explained(op: Op, raw: list, error: Exception) -> Exception:
+    """The same kind of error, with the op and what it was given in front."""
+    devices = {device_of(r) for r in raw if hasattr(r, "dtype")}
+    shown = ", ".join(describe(r) for r in raw)
+    if len(devices) > 1:
+        where = ", ".join(f"{name or 'input'} on {device_of(r)}" for name, r in zip(op.inputs, raw, strict=False))
+        return TypeError(f"{op.name}: inputs on different devices ({where}). Move them to one device with .to(device)")
+    if str(error).startswith(op.name):
+        return error
+    return type(error)(f"{op.name}({shown}): {error}")
+
+
+# The tape stands below everything else and imports nothing of ours: the two things it needs from above are given to it.
+
+
+class Tensor:  # replaced by minigen.autograd.tensor.Tensor
+    pass
+
+
+def wrap(data: Any, node: Node | None, version: list[int]) -> Any:
+    """A Tensor around a raw result, without looking at it."""
+    t = new(Tensor)
+    t.data = data
+    t.node = node
+    t.version = version
+    return t
+
+
+def run_backward(tensor: Any, grad_output: Any) -> None:
+    """What Tensor.backward() does; replaced by minigen.autograd.grad.backward."""
+    raise RuntimeError("minigen.autograd.grad has not been imported")
+
+
+def register_tensor(cls: type) -> None:
+    """Tell the tape which class wraps the results."""
+    global Tensor
+    Tensor = cls  # type: ignore[misc]
+
+
+def register_backward(function: Callable[[Any, Any], None]) -> None:
+    """Tell the tape what Tensor.backward() does."""
+    global run_backward
+    run_backward = function
