@@ -34,9 +34,9 @@ class Card:
     flops(*args, **kwargs), bytes(*args, **kwargs) -> int: arithmetic operations of one call (a fused multiply-add
         counts as two) and compulsory memory traffic (each input read once, each output written once).
     ulp: largest allowed |cpu - reference| / (eps(dtype) * scale), where the reference runs in float64.
-    scale(*args, **kwargs) -> array like the output: the magnitude that rounding is relative to. None stands for |output|;
-        a sum gives the sum of magnitudes instead. For several outputs, a tuple.
-    writes: positions of the arguments that the kernel updates in place (an optimiser's state); others are never changed.
+    scale(*args, **kwargs) -> array like the output: the magnitude that rounding is relative to. None stands for
+        |output|; a sum gives the sum of magnitudes instead. For several outputs, a tuple.
+    writes: positions of the arguments that the kernel updates in place (an optimiser's state); no other is changed.
     note: what a reader should know about the accuracy, for instance what is accumulated in float64.
     """
 
@@ -59,7 +59,9 @@ class Kernel:
     def __init__(self, name: str, family: str, card: Card):
         if name in KERNELS:
             raise ValueError(f"kernel {name!r} is defined twice: in {KERNELS[name].family} and {family}")
-        self.name, self.family, self.card = name, family, card
+        self.name: str = name
+        self.family: str = family
+        self.card: Card = card
         self.active: Callable[..., Any] = self._load
         KERNELS[name] = self
 
@@ -88,7 +90,7 @@ def get_backend() -> str:
     return _selected
 
 
-class set_backend:  # noqa: N801 - reads as a function, and works in a `with` statement
+class set_backend:  # in small letters: it reads as a function, and works in a `with` statement
     """Choose the implementation of every kernel on the CPU: "numba" (the default, fast) or "numpy" (readable).
 
     >>> set_backend("numpy")            # for the whole process
@@ -107,7 +109,9 @@ class set_backend:  # noqa: N801 - reads as a function, and works in a `with` st
     def __enter__(self) -> set_backend:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _select(self.previous)
 
 

@@ -1,9 +1,9 @@
 """Gradients of any order: the walk back along the tape. Start at `grad`.
 
 The walk visits nodes newest first (by creation number), so every node has received all its cotangents before its rule
-runs; it is a loop, so a chain of 100,000 ops is fine. Rules are called on raw arrays, or, with create_graph=True, on Tensors,
-and then record themselves. What each rule returns passes one gate, `_fit`: summed down to the input's shape if the input was
-broadcast, and held to the input's dtype.
+runs; it is a loop, so a chain of 100,000 ops is fine. Rules are called on raw arrays, or, with create_graph=True, on
+Tensors, and then record themselves. What each rule returns passes one gate, `_fit`: summed down to the input's shape if
+the input was broadcast, and held to the input's dtype.
 """
 
 from __future__ import annotations
@@ -33,29 +33,31 @@ def grad(
 ) -> Any:
     """The gradient of `outputs`, contracted with `grad_outputs`, with respect to `inputs`.
 
-    outputs: Tensors that require a gradient; each a scalar unless its cotangent is given in `grad_outputs` (same shape).
+    outputs: Tensors that require a gradient; scalars, unless their cotangents are given in `grad_outputs` (same shape).
     inputs: Tensors that require a gradient: leaves, or results of ops on the way.
     create_graph: record the backward pass, so that the result can be differentiated again, to any order.
     allow_unused: None for an input that outputs do not depend on, instead of an error.
 
-    Returns one Tensor for a single Tensor `inputs`, else a tuple. Raises ValueError for outputs or inputs without history,
-    a non-scalar output without cotangent, an unused input; RuntimeError if a value that backward needs was changed in place.
-    The graph stays usable for as long as its outputs are referenced.
+    Returns one Tensor for a single Tensor `inputs`, else a tuple. Raises ValueError for outputs or inputs without
+    history, for a non-scalar output without cotangent, for an unused input; RuntimeError if a value that backward needs was changed in
+    place. The graph stays usable for as long as its outputs are referenced.
     """
-    single = isinstance(inputs, Tensor)
-    targets = [inputs] if single else list(inputs)  # type: ignore[list-item]
+    targets: list[Tensor] = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    nodes: list[Node] = []
     for i, target in enumerate(targets):
         if target.node is None:
-            raise ValueError(f"grad: input {i} does not require a gradient; make it with Tensor(..., requires_grad=True)")
-    seeds = _seeds(outputs, grad_outputs, create_graph)
-    found = _walk(seeds, {t.node for t in targets}, create_graph)
+            raise ValueError(f"grad: input {i} requires no gradient; make it with Tensor(..., requires_grad=True)")
+        nodes.append(target.node)
+    found = _walk(_seeds(outputs, grad_outputs, create_graph), set(nodes), create_graph)
     results: list[Tensor | None] = []
-    for i, target in enumerate(targets):
-        g = found.get(target.node)
+    for i, node in enumerate(nodes):
+        g = found.get(node)
         if g is None and not allow_unused:
-            raise ValueError(f"grad: outputs do not depend on input {i} of shape {target.shape}; allow_unused=True gives None")
+            raise ValueError(
+                f"grad: outputs do not depend on input {i} of shape {node.shape}; allow_unused=True gives None for it"
+            )
         results.append(g if g is None or isinstance(g, Tensor) else wrap(_as_array(g), None, [0]))
-    return results[0] if single else tuple(results)
+    return results[0] if isinstance(inputs, Tensor) else tuple(results)
 
 
 def backward(output: Tensor, grad_output: Any = None) -> None:
@@ -64,10 +66,11 @@ def backward(output: Tensor, grad_output: Any = None) -> None:
     There is no create_graph here: a graph kept alive by a leaf is a reference cycle. Use `grad` for higher orders.
     """
     seeds = _seeds(output, grad_output, create_graph=False)
-    leaves = {node for node in _reachable(seeds) if type(node) is Leaf}
+    leaves: set[Node] = {node for node in _reachable(seeds) if isinstance(node, Leaf)}
     for leaf, g in _walk(seeds, leaves, create_graph=False).items():
+        assert isinstance(leaf, Leaf)
         if leaf.grad is None:
-            leaf.grad = wrap(np.copy(_as_array(g)) if tape.device_of(g) == "cpu" else g.copy(), None, [0])
+            leaf.grad = wrap(_as_array(g).copy(), None, [0])
         else:
             leaf.grad.data += g
             leaf.grad.mark_written()
@@ -76,30 +79,30 @@ def backward(output: Tensor, grad_output: Any = None) -> None:
 def _seeds(outputs: Any, grad_outputs: Any, create_graph: bool) -> list[tuple[Node, Array]]:
     """Pair the node of each output with its cotangent, checked."""
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    given = [grad_outputs] if grad_outputs is None or len(outputs) == 1 and _is_array(grad_outputs) else list(grad_outputs)
     if grad_outputs is None:
         given = [None] * len(outputs)
+    else:
+        given = [grad_outputs] if hasattr(grad_outputs, "dtype") else list(grad_outputs)
     if len(given) != len(outputs):
         raise ValueError(f"grad: {len(outputs)} outputs but {len(given)} grad_outputs")
     seeds = []
     for i, (out, g) in enumerate(zip(outputs, given, strict=True)):
         if out.node is None:
-            raise ValueError(f"grad: output {i} has no history: nothing that requires a gradient went into it (or no_grad was on)")
+            raise ValueError(
+                f"grad: output {i} has no history: nothing that requires a gradient went into it, or no_grad was on"
+            )
         if g is None:
             if out.shape != ():
-                raise ValueError(f"grad: output {i} has shape {out.shape}, not a scalar: reduce it, or give grad_outputs")
+                raise ValueError(f"grad: output {i} has shape {out.shape}: reduce it to a scalar, or give grad_outputs")
             g = np.ones_like(out.data)
         raw = g.data if isinstance(g, Tensor) else np.asarray(g, out.dtype) if tape.device_of(g) == "cpu" else g
         if raw.shape != out.shape or raw.dtype != out.dtype:
             raise ValueError(
-                f"grad: grad_outputs[{i}] is {tape.describe(raw)}, but output {i} is {tape.describe(out.data)}; they must be alike"
+                f"grad: grad_outputs[{i}] is {tape.describe(raw)}, but output {i} is {tape.describe(out.data)}; "
+                "they must be alike"
             )
         seeds.append((out.node, (g if isinstance(g, Tensor) else wrap(raw, None, [0])) if create_graph else raw))
     return seeds
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype")
 
 
 def _as_array(g: Array) -> Array:
@@ -121,7 +124,7 @@ def _reachable(seeds: Iterable[tuple[Node, Array]]) -> list[Node]:
 
 def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node] | None:
     """Those of `nodes` (newest first) from which a target can be reached: no other rule needs to run. None for all."""
-    if all([node.op is not None or node in targets for node in nodes]):
+    if all(node.op is not None or node in targets for node in nodes):
         return None  # every leaf is a target, as in training
     needed = set(targets)
     for node in reversed(nodes):
@@ -148,7 +151,7 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: boo
                 continue
             if node in targets:
                 found[node] = g
-            if node.op is None or needed is not None and node not in needed:
+            if node.op is None or (needed is not None and node not in needed):
                 continue
             if node.op is SELECT:
                 _receive_part(pending, node, g)
@@ -191,7 +194,7 @@ def _gradients(node: Node, g: Any, needed: set[Node] | None, create_graph: bool)
     needs = plan.wants if needed is None else [parent in needed for parent in node.parents]
     if plan.joint is not None:
         return plan.joint.function(g, *plan.arguments(plan.joint, node, saved, needs))
-    gradients = []
+    gradients: list[Any] = []
     for need, rule in zip(needs, plan.rules):  # noqa: B905 - equal lengths, and this is the hot loop
         if not need:
             gradients.append(None)
@@ -248,7 +251,7 @@ def _overwritten(node: Node) -> RuntimeError:
 
 
 def _as_tensors(node: Node) -> list:
-    """The saved values with their history: inputs as Tensors made by the node's parents, the result as made by the node."""
+    """The saved values with their history: inputs as Tensors made by the node's parents, the result by the node."""
     made_by = [*node.parents, node if node.op.outputs == 1 else None]
     saved = list(node.saved)
     for i, (value, parent, cell) in enumerate(zip(node.saved, made_by, node.cells, strict=False)):
@@ -269,7 +272,7 @@ def _fit(g: Array, parent: Node, node: Node) -> Array:
 def sum_to(g: Array, shape: tuple[int, ...], name: str = "sum_to") -> Array:
     """Sum g over the axes along which an array of `shape` was broadcast: the only place that un-broadcasts."""
     extra = g.ndim - len(shape)
-    axes = tuple(i for i in range(g.ndim) if i < extra or shape[i - extra] == 1 and g.shape[i] != 1)
+    axes = tuple(i for i in range(g.ndim) if i < extra or (shape[i - extra] == 1 and g.shape[i] != 1))
     kept = tuple(1 if i in axes else n for i, n in enumerate(g.shape))[max(extra, 0) :]
     if extra < 0 or kept != tuple(shape):
         raise ValueError(f"the gradient rule of {name} returned shape {g.shape} for an input of shape {shape}")
@@ -299,7 +302,8 @@ def _fused_vjp(node: Node, g: Any, saved: Sequence) -> tuple:
 
         def forward(*values: Array, node: Node) -> tuple:
             g = values[: len(values) - len(node.parents)]
-            gradients = _gradients(node, g if this.outputs != 1 else g[0], None, create_graph=False)
+            g = g if this.outputs != 1 else g[0]
+            gradients = _gradients(node, g, None, create_graph=False)
             return tuple(_fit(gi, p, node) for gi, p in zip(gradients, node.parents, strict=True) if p is not None)
 
         forward.__name__ = f"{this.name}_vjp"
@@ -315,15 +319,15 @@ _VJP_OPS: dict[Op, Op] = {}  # fused op -> the op that computes its gradients
 def _second_order(cotangents: tuple, values: tuple, node: Node, needs: tuple[bool, ...]) -> tuple:
     """The rule of a fused op's `_vjp`: differentiate the gradient of the spec.
 
-    values: the cotangents and then the inputs of the fused op at `node`. With y = spec(x) and first = grad(y, x, g), the
-    result is the gradient of <cotangents, first> with respect to g and x.
+    values: the cotangents and then the inputs of the fused op at `node`. With y = spec(x) and first = grad(y, x, g),
+    the result is the gradient of <cotangents, first> with respect to g and x.
     """
     again = isinstance(cotangents[0], Tensor)  # whether this pass is recorded too
     outputs = len(values) - len(node.parents)
-    used = [i >= outputs and node.parents[i - outputs] is not None or needs[i] for i in range(len(values))]
+    used = [needs[i] or (i >= outputs and node.parents[i - outputs] is not None) for i in range(len(values))]
     fresh = [_cut(v) if u else v for v, u in zip(values, used, strict=True)]  # so that the walks below stop here
     inputs = fresh[outputs:]
-    y = node.op.spec(*inputs, **node.params)  # type: ignore[misc]
+    y = node.op.spec(*inputs, **node.params)
     wanted = [x for x, p in zip(inputs, node.parents, strict=True) if p is not None]
     first = grad(y, wanted, fresh[:outputs], create_graph=True, allow_unused=True)
     pairs = [(f, c) for f, c in zip(first, cotangents, strict=True) if f is not None and f.node is not None]

@@ -1,7 +1,7 @@
 """The tape: how an operation runs, and how it is remembered. Start at `Op.__call__`, the one choke point.
 
-One rule, two worlds. An `Op` given raw arrays only runs its forward function. Given at least one Tensor it also records a
-`Node`. Its gradient rules are written once, with the same ops and the same operators, and so run in both worlds too: on raw
+One rule, two worlds. An `Op` given raw arrays only runs its forward function. Given at least one Tensor it also records
+a `Node`. Its gradient rules are written once, with the same ops and operators, and so run in both worlds too: on raw
 arrays in a first-order backward pass, on Tensors when the backward pass is itself to be differentiated.
 
     @op
@@ -11,8 +11,8 @@ arrays in a first-order backward pass, on Tensors when the backward pass is itse
     multiply.vjp(x1=lambda g, x2: g * x2,             # a rule gets the cotangent g and *names what else it needs*:
                  x2=lambda g, x1: g * x1)             # only what some rule names is kept until backward
 
-The names that a rule may use: an input (`x1`), its shape without its data (`x1_shape`), the result (`out`), an auxiliary
-result (see `aux`), a parameter (`axis`), and `needs`, the tuple that says which inputs want a gradient.
+The names that a rule may use: an input (`x1`), its shape without its data (`x1_shape`), the result (`out`), an
+auxiliary result (see `aux`), a parameter (`axis`), and `needs`, the tuple that says which inputs want a gradient.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Leaf(Node):
 class Rule:
     """A gradient rule, with the names it needs resolved to where their values are found.
 
-    sources: for each argument after the cotangent, a pair: ("value", position among inputs + out + aux), ("shape", input),
+    sources: for each argument after the cotangent, a pair: ("value", position in inputs + out + aux), ("shape", input),
     ("param", (name, default)), ("needs", None), or for a variadic op ("all", None) and ("shapes", None).
     """
 
@@ -114,7 +114,9 @@ class Plan:
             chosen = [rule if want else None for rule, want in zip(op.rules or [], wants, strict=True)]
         for name, rule, want in zip(op.inputs, chosen, wants, strict=False):
             if want and rule is None and op.joint is None:
-                raise TypeError(f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array")
+                raise TypeError(
+                    f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array"
+                )
         kept = set().union(*(rule.positions for rule in chosen if rule is not None))
         if op.spec is not None or any(kind == "all" for rule in chosen if rule for kind, _ in rule.sources):
             kept |= set(range(len(wants)))  # a fused op's second derivative runs its spec, on every input
@@ -152,11 +154,19 @@ class Op:
     view      the result may share memory with the first input, so an in-place write to one is a write to the other
     outputs   how many arrays forward returns: 1, or as a tuple more than one (0: as many as there are)
     aux       names of further arrays that forward returns for the rules only: `return out, (mean, rstd)`
-    spec      for a fused op: the same function as a composition of ops. It is the documentation, the oracle of the tests,
-              and what second and higher derivatives go through (see grad.py)
+    spec      for a fused op: the same function as a composition of ops. It is the documentation, the oracle of the
+              tests, and what second and higher derivatives go through (see grad.py)
     """
 
-    def __init__(self, forward: Callable, *, view=False, outputs=1, aux: Sequence[str] = (), spec: Callable | None = None):
+    def __init__(
+        self,
+        forward: Callable,
+        *,
+        view: bool = False,
+        outputs: int = 1,
+        aux: Sequence[str] = (),
+        spec: Callable | None = None,
+    ):
         self.name = forward.__name__.lstrip("_")
         if self.name in OPS:
             raise ValueError(f"op {self.name!r} is defined twice")
@@ -194,7 +204,9 @@ class Op:
         """Run the op; record it if a Tensor that requires a gradient is among the inputs. Everything passes here."""
         if params or len(args) != self.arity:
             args, params = self._bind(args, params)
-        raw, parents, cells = [], [], []
+        raw: Any = []
+        cells: Any = []
+        parents: list[Node | None] = []
         is_tensor, wants, bit = False, 0, 1
         for a in args:
             if type(a) is Tensor:
@@ -272,7 +284,7 @@ class Op:
 
     def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
         """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed."""
-        if self.variadic or len(args) == self.arity and params.keys().isdisjoint(self.inputs):
+        if self.variadic or (len(args) == self.arity and params.keys().isdisjoint(self.inputs)):
             return args, params
         if len(args) > len(self.inputs):
             names = list(self.defaults)[: len(args) - len(self.inputs)]
@@ -294,7 +306,8 @@ class Op:
         return args, params
 
     def __repr__(self) -> str:
-        return f"<op {self.name}({', '.join([*self.inputs, *([f'*{self.variadic}'] if self.variadic else []), *self.defaults])})>"
+        variadic = [f"*{self.variadic}"] if self.variadic else []
+        return f"<op {self.name}({', '.join([*self.inputs, *variadic, *self.defaults])})>"
 
 
 def op(forward: Callable | None = None, **options: Any) -> Any:
@@ -312,7 +325,7 @@ SELECT = OPS["select"]
 
 
 class Observer:
-    """Someone who watches every op pass: append one to `OBSERVERS`. Raw arrays are shown, to look at and not to change."""
+    """Someone who watches every op pass: append one to `OBSERVERS`. Raw arrays are shown, to look at only."""
 
     def forward(self, op: Op, inputs: list, params: dict, result: Any, seconds: float) -> None:
         """An op has run."""
@@ -338,7 +351,7 @@ def _recorded(node: Node) -> None:
         observer.recorded(node)
 
 
-class no_grad:  # noqa: N801 - reads as a function
+class no_grad:
     """`with no_grad():` ops on Tensors are computed but not recorded. Also allows in-place writes to leaves."""
 
     value = False
@@ -347,12 +360,14 @@ class no_grad:  # noqa: N801 - reads as a function
         global recording
         self.before, recording = recording, self.value
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         global recording
         recording = self.before
 
 
-class enable_grad(no_grad):  # noqa: N801
+class enable_grad(no_grad):
     """`with enable_grad():` records again, inside a `no_grad` block."""
 
     value = True
@@ -389,7 +404,9 @@ def _explained(op: Op, raw: list, error: Exception) -> Exception:
 
 
 class Tensor:  # replaced by minigen.autograd.tensor.Tensor
-    pass
+    data: Any
+    node: Node | None
+    version: list[int]
 
 
 def wrap(data: Any, node: Node | None, version: list[int]) -> Any:
@@ -409,10 +426,10 @@ def run_backward(tensor: Any, grad_output: Any) -> None:
 def register_tensor(cls: type) -> None:
     """Tell the tape which class wraps the results."""
     global Tensor
-    Tensor = cls  # type: ignore[misc]
+    Tensor = cls  # type: ignore[misc, assignment]
 
 
 def register_backward(function: Callable[[Any, Any], None]) -> None:
     """Tell the tape what Tensor.backward() does."""
     global run_backward
-    run_backward = function
+    run_backward = function  # type: ignore[assignment]

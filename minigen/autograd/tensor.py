@@ -22,7 +22,7 @@ class Tensor:
     """An array that remembers how it was computed.
 
     data: a number, a nested list or an array. Python floats become float32, arrays keep their dtype.
-    requires_grad: make it a leaf, whose gradient `grad` and `backward` can give. Needs a floating dtype (else TypeError).
+    requires_grad: make it a leaf, whose gradient `grad` and `backward` give. TypeError unless the dtype is floating.
 
     >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -93,10 +93,10 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if not self.is_leaf:
-            raise ValueError(f"requires_grad of the result of {self.node.op.name} cannot be set; use .detach()")  # type: ignore[union-attr]
+        if self.node is not None and self.node.op is not None:
+            raise ValueError(f"requires_grad of the result of {self.node.op.name} cannot be set; use .detach()")
         if value and self.data.dtype.kind != "f":
-            raise TypeError(f"only floating-point Tensors have gradients, this one is {self.dtype}; use .astype(float32)")
+            raise TypeError(f"only floating-point Tensors have gradients, this one is {self.dtype}; see .astype")
         if value and self.node is None:
             self.node = Leaf(self.data.shape, self.data.dtype)
         elif not value:
@@ -143,7 +143,7 @@ class Tensor:
         return self.data
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        raise TypeError("NumPy was given a Tensor, which would lose its gradient; use minigen.ops, or .detach().numpy()")
+        raise TypeError("NumPy was given a Tensor and would lose its gradient; use minigen.ops, or .detach().numpy()")
 
     def __bool__(self) -> bool:
         return bool(self.data)
@@ -158,7 +158,7 @@ class Tensor:
         """Write in place. Under no_grad for leaves; what backward still needs will then be an error, naming the op."""
         if self.node is not None and tape.is_recording():
             what = "a leaf that requires a gradient" if self.is_leaf else f"the result of {self.node.op.name}"
-            raise ValueError(f"cannot write in place into {what} while recording; use `with no_grad():`, or where()/concat()")
+            raise ValueError(f"cannot write in place into {what} while recording; use `with no_grad():`, or where()")
         self.data[_raw(index)] = value.data if isinstance(value, Tensor) else value
         self.mark_written()
 
@@ -238,7 +238,7 @@ class Tensor:
     # ---- methods
 
     @property
-    def mT(self) -> Tensor:  # noqa: N802 - the array API's name
+    def mT(self) -> Tensor:
         """The last two axes exchanged."""
         return OPS["permute_dims"](self, axes=(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2))
 

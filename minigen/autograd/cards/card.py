@@ -1,11 +1,11 @@
-"""OpCard: what the tests know about an op. Every public op has one; the property tests are generated from them.
+"""OpCard: what the tests know about an op. Every public op has one; property tests are generated from them.
 
-A card says how to draw arguments (`sample`), which of them are differentiable (`wrt`), what the value should be (`reference`,
-in NumPy or SciPy and independent of our code), whether the complex step applies (`analytic`), in which arguments the op is
-linear (`linear`), and which gradient is agreed on where there is no derivative (`kinks`).
+A card says how to draw arguments (`sample`), which of them are differentiable (`wrt`), what the value should be
+(`reference`, in NumPy or SciPy and independent of our code), whether the complex step applies (`analytic`), in which
+arguments the op is linear (`linear`), and which gradient is agreed on where there is no derivative (`kinks`).
 
-Sampling goes through `Draw`, whose single source is a function integer(low, high). `minigen gradcheck` gives it a random
-one; the tests give it hypothesis', so that failing examples shrink.
+Sampling goes through `Draw`, whose single source is a function integer(low, high). `minigen gradcheck` gives it a
+random one; the tests give it hypothesis', so that failing examples shrink.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Kink(NamedTuple):
 class OpCard:
     """See the top of the file.
 
-    name: in `minigen.ops`.   function: takes the sampled arguments; `ops.concat` takes a list, so its card has a lambda.
-    sample(draw) -> (args, kwargs): arrays of float64 inside the domain and at least 1e-2 away from every non-smooth point;
+    name: in `minigen.ops`.
+    function: takes the sampled arguments; `ops.concat` takes a list, so its card has a lambda.
+    sample(draw) -> (args, kwargs): float64 arrays inside the domain and at least 1e-2 away from every non-smooth point;
         shapes drawn to include axes of size 0 and 1, no axes at all, and broadcasting, wherever the op allows them.
     wrt: positions in args of the differentiable inputs; () for an op without gradient.
     reference(*args, **kwargs) -> the value in float64.
@@ -98,7 +99,12 @@ class Draw:
         return np.random.default_rng(self.integer(0, 2**32 - 1))
 
     def floats(
-        self, shape: tuple[int, ...], low: float = -2.0, high: float = 2.0, away_from: Sequence[float] = (), margin: float = 0.02
+        self,
+        shape: tuple[int, ...],
+        low: float = -2.0,
+        high: float = 2.0,
+        away_from: Sequence[float] = (),
+        margin: float = 0.02,
     ) -> np.ndarray:
         """Uniform float64 in [low, high], at least `margin` away from each of the points `away_from`."""
         x = self.rng().uniform(low, high, shape)
