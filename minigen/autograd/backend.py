@@ -120,3 +120,42 @@ def _select(name: str) -> None:
     _selected = name
     for kernel in KERNELS.values():
         kernel.active = kernel._load
+
+
+# ---- devices
+
+
+class DeviceError(RuntimeError):
+    """A device that cannot be used, with the reason and the way out."""
+
+
+def cuda_problem() -> str | None:
+    """Why arrays cannot be put on a GPU, and what to do about it, in one sentence; None if they can."""
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError:
+        return "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to match your driver)"
+    runtime = cupy.cuda.runtime
+    driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver == 0:
+        return "there is no NVIDIA driver: install one, or leave out --device to use the CPU"
+    if driver // 1000 < needed // 1000:
+        known, wanted = driver // 1000, needed // 1000
+        return f"the driver knows CUDA {known}, CuPy needs CUDA {wanted}: update the driver, or install minigen[cuda{known}x]"
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        return f"the driver finds no usable GPU ({error}): check nvidia-smi and CUDA_VISIBLE_DEVICES"
+    return None if count else "no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES"
+
+
+def move(array: Any, device: str) -> Any:
+    """Copy a raw array to "cpu" or "cuda". Raises ValueError for another name, DeviceError if there is no usable GPU."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}: choose 'cpu' or 'cuda'")
+    if device == "cpu":
+        return array if isinstance(array, np.ndarray) else array.get()
+    problem = cuda_problem()
+    if problem:
+        raise DeviceError(f"cannot use device 'cuda': {problem}")
+    return importlib.import_module("cupy").asarray(array)

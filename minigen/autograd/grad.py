@@ -39,8 +39,8 @@ def grad(
     allow_unused: None for an input that outputs do not depend on, instead of an error.
 
     Returns one Tensor for a single Tensor `inputs`, else a tuple. Raises ValueError for outputs or inputs without
-    history, for a non-scalar output without cotangent, for an unused input; RuntimeError if a value that backward needs was changed in
-    place. The graph stays usable for as long as its outputs are referenced.
+    history, for a non-scalar output without cotangent and for an unused input; RuntimeError if a value that backward
+    needs was changed in place. The graph stays usable for as long as its outputs are referenced.
     """
     targets: list[Tensor] = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     nodes: list[Node] = []
@@ -158,10 +158,8 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: boo
                 continue
             if node.op.outputs != 1:
                 g = _complete(node, g, create_graph)
-            if OBSERVERS:
-                gradients = _observed(node, g, needed, create_graph)
-            else:
-                gradients = _gradients(node, g, needed, create_graph)
+            run = _observed if OBSERVERS else _gradients
+            gradients = run(node, g, needed, create_graph)
             for parent, gi in zip(node.parents, gradients):  # noqa: B905 - equal lengths, and this is the hot loop
                 if gi is not None and parent is not None:
                     if gi.shape != parent.shape or gi.dtype != parent.dtype:

@@ -222,10 +222,7 @@ class Op:
                 parents.append(None)
             bit += bit
         try:
-            if OBSERVERS:
-                out = _observed(self, raw, params)
-            else:
-                out = self.forward(*raw, **params) if params else self.forward(*raw)
+            out = self.forward(*raw, **params) if not OBSERVERS else _observed(self, raw, params)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(self, raw, error) from error
         aux = ()

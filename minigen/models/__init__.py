@@ -1,0 +1,6 @@
+"""Models, one file per family, each readable next to its paper. Start at vae.py; model.py is what they share."""
+
+from .model import CAPABILITIES, MODELS, Entry, Loss, Model, ModelConfig
+from .vae import VAE, VAEConfig
+
+__all__ = ["CAPABILITIES", "MODELS", "VAE", "Entry", "Loss", "Model", "ModelConfig", "VAEConfig"]

@@ -2,8 +2,9 @@
 torch.nn.functional, except that images are channels-last. Each file is one theme; start at elementwise.py.
 """
 
+from .device import to_device
 from .elementwise import add, astype, multiply, negative, subtract, tanh
 from .reduction import sum
 from .shape import broadcast_to, reshape
 
-__all__ = ["add", "astype", "broadcast_to", "multiply", "negative", "reshape", "subtract", "sum", "tanh"]
+__all__ = ["add", "astype", "broadcast_to", "multiply", "negative", "reshape", "subtract", "sum", "tanh", "to_device"]

@@ -1,0 +1,91 @@
+"""Likelihoods that can be believed: each number with its estimator, its spread, and what it must be compared with.
+
+Start at `NLL`: it cannot be made, hence not printed, without a floor (the entropy of the data, where it is known) or a
+baseline (a trivial model of the same data). `bound` evaluates a model; baselines are in baselines.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..autograd import no_grad
+from ..random import Generator
+
+
+@dataclass(frozen=True)
+class NLL:
+    """A negative log-likelihood, or an upper bound on it, in nats per sample.
+
+    value, stderr: mean over n samples, and its standard error.     estimator: "exact", "ELBO", "IWAE-50", "AIS", ...
+    data: which samples, and how they were binarised or quantised.
+    floor: entropy of the data in nats, if known.     baseline: (name, nats) of a trivial model.     dims: values per sample.
+    Raises ValueError without floor and baseline, or for a value below the floor by more than 4 standard errors: such a number
+    is wrong, not good.
+    """
+
+    value: float
+    stderr: float
+    n: int
+    estimator: str
+    data: str
+    dims: int
+    floor: float | None = None
+    baseline: tuple[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.floor is None and self.baseline is None:
+            raise ValueError("a likelihood means nothing alone: give the data's entropy (floor) or a trivial model's (baseline)")
+        if self.floor is not None and self.value < self.floor - 4 * self.stderr:
+            raise ValueError(
+                f"{self.value:.4f} nats is below the entropy of the data, {self.floor:.4f}: the estimate is wrong, not good"
+            )
+
+    @property
+    def bits_per_dim(self) -> float:
+        return self.value / self.dims / math.log(2)
+
+    def __str__(self) -> str:
+        sign = "" if self.estimator == "exact" else "≤ "
+        text = f"NLL {sign}{self.value:.2f} ± {self.stderr:.2f} nats ({self.estimator}, n = {self.n}, {self.data})"
+        if self.floor is not None:
+            text += f"; floor {self.floor:.2f}"
+        if self.baseline is not None:
+            text += f"; {self.baseline[0]} {self.baseline[1]:.2f}"
+        return text
+
+
+def bound(model: Any, x: np.ndarray, k: int, rng: Generator, batch_size: int = 500) -> np.ndarray:
+    """The model's lower bound on log p with k importance samples, k = 1 the ELBO, for raw data x.     -> (N,) nats
+
+    x is preprocessed by the model itself, with fresh noise (dynamic binarisation).
+    """
+    parts = []
+    for i in range(0, len(x), batch_size):
+        seen = model.preprocess(x[i : i + batch_size], rng)
+        if k == 1:
+            with no_grad():
+                parts.append(model.elbo(seen, rng)[0].data)
+        else:
+            parts.append(model.log_prob_bound(seen, k, rng))
+    return np.concatenate(parts)
+
+
+def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:
+    """Mean of independent values, and the standard error of that mean."""
+    values = np.asarray(values, np.float64)
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def active_units(encode: Callable[[np.ndarray], Any], x: np.ndarray, threshold: float = 0.01) -> int:
+    """How many latent dimensions are used: those with Var_x(E_q[z|x]) > threshold   (Burda 2016, sec. 5.2).
+
+    encode(x) -> (mean, log-variance) of q(z|x), (N, D) each.
+    """
+    with no_grad():
+        mu, _ = encode(x)
+    return int((np.asarray(mu.data, np.float64).var(axis=0) > threshold).sum())

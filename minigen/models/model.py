@@ -1,0 +1,108 @@
+"""What every model has in common: a configuration, one training step, and a list of what it can do. Start at `Model`.
+
+    MODELS["vae"]                      an Entry: how to build it, its configuration, one line about it
+    Model.preprocess(x, rng)           raw data in [0, 1], or points -> what the model sees (the only place for it)
+    Model.loss(x, rng)                 -> Loss: the number to minimise, and the terms to report
+    Model.train_step(x, rng, optims)   one update; the default minimises `loss`, a GAN writes its own
+    Model.sample(n, rng)               -> n new samples as raw arrays, in the range of the data
+
+and, where the model really has them, `log_prob` (exact), `log_prob_bound` (a lower bound), `encode`, `energy`, `score`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..autograd import Tensor
+from ..nn import Module
+from ..optim import Adam, Optimizer
+from ..random import Generator
+
+CAPABILITIES = {
+    "sample": "draws new samples",
+    "log_prob": "exact log-likelihood",
+    "log_prob_bound": "lower bound on the log-likelihood",
+    "encode": "latent code of a sample",
+    "energy": "unnormalised log-density",
+    "score": "gradient of the log-density",
+}
+
+
+class Loss(NamedTuple):
+    """total: scalar Tensor to minimise.     terms: what to report, by name, in nats per sample unless the name says else."""
+
+    total: Tensor
+    terms: dict[str, float]
+
+
+def option(default: Any, help: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
+    """A field of a configuration, with what the command line needs to know: a help text, and a closed range or the choices."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Options that every model has. A model's own configuration inherits these, and may change the defaults."""
+
+    batch_size: int = option(100, "samples in one training step", low=1)
+    lr: float = option(1e-3, "learning rate of Adam", low=0.0)
+
+
+class Model(Module):
+    """A generative model of data of one shape: (H, W, C) images in [0, 1], or (2,) points."""
+
+    config: ModelConfig
+    data_shape: tuple[int, ...]
+
+    def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
+        """Raw data (N, *data_shape) -> what the model sees. Training and evaluation both go through here."""
+        return x
+
+    def loss(self, x: np.ndarray, rng: Generator) -> Loss:
+        raise TypeError(f"{type(self).__name__} has no single loss: it writes its own train_step")
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The optimisers that train_step uses, by name. The default: Adam on all parameters."""
+        return {"adam": Adam(self.parameters(), self.config.lr)}
+
+    def train_step(self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer]) -> dict[str, float]:
+        """One update on a batch of raw data. Returns the terms to report."""
+        (optimizer,) = optimizers.values()
+        loss = self.loss(self.preprocess(x, rng), rng)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        return {"loss": loss.total.item(), **loss.terms}
+
+    @classmethod
+    def capabilities(cls) -> list[str]:
+        """Which of CAPABILITIES this class has: read off its methods."""
+        return [name for name in CAPABILITIES if callable(getattr(cls, name, None))]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that can be trained by name: build(data_shape, config, rng) -> Model."""
+
+    name: str
+    cls: type[Model]
+    config: type[ModelConfig]
+    build: Callable[[tuple[int, ...], Any, Generator], Model]
+    summary: str
+
+
+MODELS: dict[str, Entry] = {}
+
+
+def register(name: str, cls: type[Model], config: type[ModelConfig], summary: str) -> Callable[[Callable], Callable]:
+    """Decorator for a build function: makes the model known by name."""
+
+    def add(build: Callable) -> Callable:
+        MODELS[name] = Entry(name, cls, config, build, summary)
+        return build
+
+    return add
