@@ -46,12 +46,13 @@ def bernoulli_mixture(
     x = (rng.random(_rows(train).shape) < _rows(train)).astype(np.float32)  # (N, D)
     responsibility = rng.dirichlet(np.ones(components), len(x)).astype(np.float32)  # (N, K)
     for _ in range(iterations):
-        counts = responsibility.sum(axis=0)  # (K,)
-        p = (responsibility.T @ x + 1) / (counts[:, None] + 2)  # (K, D)
-        log_joint = _log_joint(x, p, counts / counts.sum())  # (N, K)
+        counts = responsibility.sum(axis=0, dtype=np.float64)  # (K,)
+        p = (responsibility.T @ x + 1) / (counts[:, None] + 2)  # (K, D)   Laplace-smoothed, as are the weights
+        weight = (counts + 1) / (len(x) + components)
+        log_joint = _log_joint(x, p, weight)  # (N, K)
         responsibility = np.exp(log_joint - np.logaddexp.reduce(log_joint, axis=1, keepdims=True))
     y = (rng.random(_rows(test).shape) < _rows(test)).astype(np.float32)
-    return float(-np.logaddexp.reduce(_log_joint(y, p, counts / counts.sum()), axis=1).mean())
+    return float(-np.logaddexp.reduce(_log_joint(y, p, weight), axis=1).mean())
 
 
 def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray, levels: int) -> float:

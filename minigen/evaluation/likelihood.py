@@ -24,7 +24,7 @@ class NLL:
     value, stderr: mean over n samples, and its standard error.     estimator: "exact", "ELBO", "IWAE-50", "AIS", ...
     data: which samples, and how they were binarised or quantised.
     floor: entropy of the data in nats, if known.     baseline: (name, nats) of a trivial model.     dims: values per sample.
-    Raises ValueError without floor and baseline, or for a value below the floor by more than 4 standard errors: such a number
+    Raises ValueError without floor and baseline, and for a value more than 4 standard errors below the floor: such a number
     is wrong, not good.
     """
 
