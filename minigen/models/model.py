@@ -50,6 +50,8 @@ class ModelConfig:
 
     batch_size: int = option(100, "samples in one training step", low=1)
     lr: float = option(1e-3, "learning rate of Adam", low=0.0)
+    steps: int = option(3000, "training steps, where nothing else is said", low=1)
+    ema: float = option(0.0, "decay of the averaged parameters that are evaluated; 0 for none", low=0.0, high=0.999999)
 
 
 class Model(Module):

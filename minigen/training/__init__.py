@@ -1,0 +1,1 @@
+"""Training: the loop and the run folder (run.py), checkpoints, progress, figures. Start at run.py."""

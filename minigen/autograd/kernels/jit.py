@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numba
 from numba import prange  # noqa: F401 - kernels import it from here
 
-__all__ = ["jit", "prange"]
+__all__ = ["get_threads", "jit", "prange", "set_threads"]
 
 
 def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False) -> Callable[[Callable], Any]:
@@ -54,3 +54,28 @@ def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False)
             return numba.njit(**options)(function)
 
     return compile_lazily
+
+
+_threads: int | None = None
+
+
+def set_threads(count: int | None) -> None:
+    """Use this many CPU threads, in kernels and in matrix products; None for as many as the process may use.
+
+    Results do not depend on it, bit for bit. Raises ValueError for a number that the machine does not allow.
+    """
+    global _threads
+    from threadpoolctl import threadpool_limits
+
+    limit = numba.config.NUMBA_NUM_THREADS
+    count = limit if count is None else count
+    if not 1 <= count <= limit:
+        raise ValueError(f"threads must be between 1 and {limit} (NUMBA_NUM_THREADS sets the limit), not {count}")
+    numba.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
+    _threads = count
+
+
+def get_threads() -> int | None:
+    """The number of CPU threads that was set; None if it was left to the libraries."""
+    return _threads
