@@ -88,6 +88,9 @@ class Run:
     """A model in training: everything that a checkpoint holds."""
 
     def __init__(self, config: RunConfig):
+        if config.device != "cpu":
+            problem = backend.cuda_problem() or "this version trains on the CPU only: leave out --device"
+            raise backend.DeviceError(f"cannot use device {config.device!r}: {problem}")
         self.config = config
         self.data = data.load(config.data, "train")
         self.test = data.load(config.data, "test")
@@ -96,7 +99,7 @@ class Run:
         self.optimizers = self.model.optimizers()
         first = next(iter(self.optimizers.values()))
         self.ema = EMA(first.flat, config.options.ema) if config.options.ema else None
-        self.order = data.BatchOrder(len(self.data), min(config.options.batch_size, len(self.data)), order)
+        self.order = data.BatchOrder(len(self.data), config.options.batch_size, order)
         self.step = 0
         self.cpu_seconds = 0.0
 
