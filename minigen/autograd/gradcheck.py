@@ -63,7 +63,7 @@ def gradcheck(
     >>> gradcheck(lambda x: minigen.ops.tanh(x) * x, np.array([0.3, -1.2]), analytic=True)
     Report(order 1: 1.9e-16, order 2: 2.8e-16, symmetry: 0.0e+00; 6 entries)
     """
-    given = [inputs] if isinstance(inputs, Tensor | np.ndarray) else list(inputs)
+    given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
     raw = [a.data if isinstance(a, Tensor) else np.asarray(a) for a in given]
     for i, a in enumerate(raw):
         if a.dtype.kind == "f" and a.dtype != np.float64:

@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numba
-from numba import prange  # noqa: F401 - kernels import it from here
+from numba import prange
 
 __all__ = ["get_threads", "jit", "prange", "set_threads"]
 
@@ -62,17 +62,15 @@ _threads: int | None = None
 def set_threads(count: int | None) -> None:
     """Use this many CPU threads, in kernels and in matrix products; None for as many as the process may use.
 
-    Results do not depend on it, bit for bit. Raises ValueError for a number that the machine does not allow.
+    Results do not depend on it, bit for bit. Raises ValueError for a number that the machine does not allow. BLAS itself
+    always has one thread: kernels/linalg/blas.py says why.
     """
     global _threads
-    from threadpoolctl import threadpool_limits
-
     limit = numba.config.NUMBA_NUM_THREADS
     count = limit if count is None else count
     if not 1 <= count <= limit:
         raise ValueError(f"threads must be between 1 and {limit} (NUMBA_NUM_THREADS sets the limit), not {count}")
     numba.set_num_threads(count)
-    threadpool_limits(count, user_api="blas")
     _threads = count
 
 

@@ -1,0 +1,232 @@
+"""Forward convolution and input gradient: direct, without im2col. Start at `convolve_images`; `convolve` prepares it.
+
+Weights are packed into panels of one or two vectors of target channels, [panel][tap][source channel][lane], so that the
+innermost loop reads them in order. Images are padded, a few at a time, into a scratch buffer that stays in the cache.
+The pixels of those images, row after row, image after image, are cut into tiles of ROWS pixels; where each one begins
+in the scratch buffer and where its sums belong is looked up in two tables, so that a tile may cross the end of a row.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from ..jit import jit, prange
+from .geometry import Pair, Phase, contiguous, window
+from .tile import ROWS, VECTOR_BYTES, tile
+
+SCRATCH_BYTES = 1 << 19  # images padded at a time: half of a small second-level cache, which leaves room for weights
+UNIT_PIXELS = 512  # target pixels of one unit of work, at most, unless a single image has more
+PARALLEL_MULTIPLICATIONS = 1 << 21  # a smaller convolution is done before a second thread has woken up
+
+PHASE = np.dtype([(f"{name}_{axis}", np.int64) for axis in "yx" for name in Phase._fields] + [("panels", np.int64)])
+
+
+def convolve(
+    src: np.ndarray,
+    w: np.ndarray,
+    w_steps: tuple[int, int, int, int, int],
+    phases: list[list[Phase]],
+    groups: int,
+    dst: np.ndarray,
+) -> bool:
+    """Fill dst (N, H', W', C') from src (N, H, W, C) by the phases of the two axes; False if this needs the reference.
+
+    w_steps: how far apart in memory the weights are for the next group, tap row, tap column, source and target channel.
+    It is False, and dst is not written, where a weight that is NaN or infinite would meet padding.
+    """
+    if dst.size == 0:
+        return True
+    padded, box = window(phases, src.shape[1:3])
+    if padded and not np.isfinite(w).all():
+        return False
+    batch, _, _, c_src = src.shape
+    channels = (groups, c_src // groups, dst.shape[3] // groups)
+    vectors, lanes = vectors_for(channels[2], src.dtype)
+    columns = vectors * lanes
+    panels = groups * -(-channels[2] // columns)
+
+    table = np.empty(len(phases[0]) * len(phases[1]), PHASE)
+    size = 0
+    for n, (y, x) in enumerate((y, x) for y in phases[0] for x in phases[1]):
+        table[n] = (*y, *x, size)
+        size += panels * y.taps * x.taps * channels[1] * columns
+    packed = np.empty(size, src.dtype)
+    pack(flat(w), w_steps, table, channels, columns, packed)
+
+    pixels = max(y.pixels * x.pixels for y in phases[0] for x in phases[1])
+    scratch = (box[1] - box[0]) * (box[3] - box[2]) * c_src * src.itemsize if padded else 1
+    units = -(-batch // max(1, min(UNIT_PIXELS // pixels, SCRATCH_BYTES // max(1, scratch))))
+    images = -(-batch // units)  # of each unit, evenly
+    run = convolve_parallel if parallel(units, batch * pixels * size) else convolve_serial
+    run(units, images, flat(src), src.shape, padded, box, table, packed, vectors, columns, groups, flat(dst), dst.shape)
+    return True
+
+
+def vectors_for(channels: int, dtype: np.dtype) -> Pair:
+    """How many vectors of channels a tile computes, 1 or 2, and the lanes of a vector."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    return (1 if channels <= lanes else 2), lanes
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """The elements in C order, in one dimension; a copy only where the array is not laid out so."""
+    return contiguous(array).reshape(-1)
+
+
+def parallel(units: int, multiplications: int) -> bool:
+    """Whether several threads are worth their start, for independent units of work."""
+    return units > 1 and multiplications >= PARALLEL_MULTIPLICATIONS and numba.get_num_threads() > 1
+
+
+@jit()
+def convolve_serial(
+    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+):
+    for unit in range(units):
+        convolve_images(
+            unit, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+        )
+
+
+@jit(parallel=True)
+def convolve_parallel(
+    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+):
+    for unit in prange(units):
+        convolve_images(
+            np.int64(unit), images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+        )
+
+
+@jit(contract=True)
+def convolve_images(unit, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape):
+    """One unit of work: all phases of images unit * images, unit * images + 1, ...
+
+    src, packed, dst: flat      box: the window of `pad` when padded, else the whole image      table: PHASE records
+    """
+    batch, _, _, c_src = src_shape
+    _, dst_height, dst_width, c_dst = dst_shape
+    top, bottom, left, right = box
+    rows, row = bottom - top, (right - left) * c_src  # of the window: its rows, and numbers in each
+    first = unit * images
+    count = min(images, batch - first)
+    if padded:
+        source, origin = np.empty(count * rows * row, src.dtype), 0
+        pad(src, src_shape, first, count, box, source)
+    else:
+        source, origin = src, first * rows * row
+
+    most = 0
+    for phase in table:
+        most = max(most, count * phase.pixels_y * phase.pixels_x)
+    source_at = np.empty(most + ROWS, np.int64)
+    target_at = np.empty(most + ROWS, np.int64)
+    buffer = np.empty(ROWS * columns, dst.dtype)
+    buffer_at = np.arange(ROWS) * columns
+    group_src, group_dst = c_src // groups, c_dst // groups
+    for phase in table:
+        pixels = 0
+        for image in range(count):
+            for y in range(phase.pixels_y):
+                source_y = image * rows + phase.start_y + y * phase.step_y - top
+                target_y = (first + image) * dst_height + phase.to_y + y * phase.to_step_y
+                for x in range(phase.pixels_x):
+                    source_at[pixels] = source_y * row + (phase.start_x + x * phase.step_x - left) * c_src
+                    target_at[pixels] = (target_y * dst_width + phase.to_x + x * phase.to_step_x) * c_dst
+                    pixels += 1
+        for n in range(pixels, pixels + ROWS):  # the last tile repeats the last pixel instead of branching
+            source_at[n] = source_at[pixels - 1]
+            target_at[n] = target_at[pixels - 1]
+
+        if groups == 1 and phase.gap_x == 1:  # taps side by side are contiguous in memory: one loop over both
+            extent = (phase.taps_y, 1, phase.taps_x * c_src)
+        else:
+            extent = (phase.taps_y, phase.taps_x, group_src)
+        source_step = (phase.gap_y * row, phase.gap_x * c_src, 1)
+        panel_step = (phase.taps_x * group_src * columns, group_src * columns, columns)
+        panel = phase.panels
+        for group in range(groups):
+            start = origin + group * group_src
+            for channel in range(0, group_dst, columns):
+                to = group * group_dst + channel
+                for p in range(0, pixels, ROWS):
+                    if channel + columns <= group_dst:
+                        tile(
+                            vectors, extent, source, start, source_step, source_at[p:], packed, panel, panel_step,
+                            dst, to, target_at[p:], False,
+                        )
+                    else:  # the panel is wider than what is left of the channels: its sums go through a buffer
+                        tile(
+                            vectors, extent, source, start, source_step, source_at[p:], packed, panel, panel_step,
+                            buffer, 0, buffer_at, False,
+                        )
+                        for r in range(min(ROWS, pixels - p)):
+                            for c in range(group_dst - channel):
+                                dst[target_at[p + r] + to + c] = buffer[r * columns + c]
+                panel += phase.taps_y * phase.taps_x * group_src * columns
+
+
+@jit()
+def pack(w, w_steps, table, channels, columns, packed):
+    """Copy weights into panels [phase][group][panel][tap i][tap j][source channel][column], filled up with zeros."""
+    step_group, step_i, step_j, step_src, step_dst = w_steps
+    groups, c_src, c_dst = channels
+    to = 0
+    for phase in table:
+        for group in range(groups):
+            for first in range(0, c_dst, columns):
+                width = min(columns, c_dst - first)
+                start = group * step_group + first * step_dst
+                for i in range(phase.taps_y):
+                    row = start + (phase.tap_y + i * phase.tap_step_y) * step_i
+                    for j in range(phase.taps_x):
+                        tap = row + (phase.tap_x + j * phase.tap_step_x) * step_j
+                        transpose(w[tap:], step_src, step_dst, c_src, width, columns, packed[to : to + c_src * columns])
+                        to += c_src * columns
+
+
+@jit()
+def transpose(matrix, step_row, step_column, rows, width, columns, out):
+    """out (rows, columns) from a matrix with any steps, of which `width` columns exist: blocks of rows stay in cache."""
+    for first in range(0, rows, 16):
+        last = min(first + 16, rows)
+        if step_column == 1:
+            for r in range(first, last):
+                source, target = matrix[r * step_row : r * step_row + width], out[r * columns : (r + 1) * columns]
+                for c in range(width):
+                    target[c] = source[c]
+        else:  # step_row == 1
+            for c in range(width):
+                source, target = matrix[first + c * step_column : last + c * step_column], out[first * columns + c :]
+                for r in range(last - first):
+                    target[r * columns] = source[r]
+        for r in range(first, last):
+            for c in range(width, columns):
+                out[r * columns + c] = 0
+
+
+@jit()
+def pad(src, src_shape, first, count, box, padded):
+    """Copy `count` images from `first` on, cut and filled up with zeros to box: top, bottom, left and right edge."""
+    _, height, width, channels = src_shape
+    top, bottom, left, right = box
+    low, high = min(max(left, 0), right), max(min(right, width), left)  # the columns that exist
+    row, before, copied = (right - left) * channels, (low - left) * channels, max(high - low, 0) * channels
+    to = 0
+    for image in range(first, first + count):
+        for y in range(top, bottom):
+            target = padded[to : to + row]
+            to += row
+            if 0 <= y < height:
+                at = ((image * height + y) * width + low) * channels
+                for n in range(before):
+                    target[n] = 0
+                source, existing = src[at : at + copied], target[before : before + copied]
+                for n in range(copied):
+                    existing[n] = source[n]
+                for n in range(before + copied, row):
+                    target[n] = 0
+            else:
+                for n in range(row):
+                    target[n] = 0

@@ -1,0 +1,216 @@
+"""Fused kernels compiled by Numba: one pass over memory each. Start at `bias_act`; `reference.py` has the formulas.
+
+As in normalisation/cpu.py, loops run over `lanes`, several rows at once, so that rows of few channels use whole vectors,
+and work is cut into fixed chunks of rows that stay in cache, whose sums are added up in order.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from minigen.autograd.kernels.elementwise.polynomial import exp, expm1, sigmoid, tanh
+from minigen.autograd.kernels.fused.activations import activate, activation_vjp, from_output, number_of
+from minigen.autograd.kernels.jit import jit
+from minigen.autograd.kernels.softmax.calls import buffer, buffers, flat, spread
+from minigen.autograd.kernels.softmax.rows import row_sum
+
+__all__ = [
+    "bias_act",
+    "bias_act_vjp",
+    "gated_tanh",
+    "gated_tanh_vjp",
+    "sample_normal_kl",
+    "sample_normal_kl_vjp",
+]
+
+LANES = 256  # lanes of a loop, about
+CHUNK = 1 << 14  # numbers in a chunk of rows, about
+
+
+def bias_act(
+    x: np.ndarray, bias: np.ndarray, activation: str | None = None, slope: float = 0.01, out: np.ndarray | None = None
+) -> np.ndarray:
+    out = buffer(out, x.shape, x.dtype)
+    if x.size:
+        in_place = np.may_share_memory(x, out)
+        arrays = flat(x), _repeat(bias), number_of(activation), x.dtype.type(slope), flat(out), in_place, bias.size
+        spread(partial(_bias_act, *arrays), _chunks(x.shape), x.size)
+    return out
+
+
+def bias_act_vjp(
+    g: np.ndarray, y: np.ndarray, x: np.ndarray, bias: np.ndarray, activation: str | None = None, slope: float = 0.01,
+    out: tuple | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    gx, gbias = results = buffers(out, g.dtype, g.shape, bias.shape)
+    code, chunks = number_of(activation), _chunks(g.shape)
+    sums = np.zeros((chunks, bias.size))
+    if g.size:
+        kept = y if from_output(code) else x
+        arrays = flat(g), flat(kept), _repeat(bias), code, g.dtype.type(slope), flat(gx), sums
+        spread(partial(_bias_act_vjp, *arrays), chunks, g.size)
+    gbias[:] = sums.sum(0)
+    return results
+
+
+def gated_tanh(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    rows, width = x.shape
+    out = buffer(out, (rows, width // 2), x.dtype)
+    if out.size:
+        spread(partial(_gated_tanh, flat(x), flat(out), width // 2), rows, x.size)
+    return out
+
+
+def gated_tanh_vjp(g: np.ndarray, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    out = buffer(out, x.shape, x.dtype)
+    if out.size:
+        spread(partial(_gated_tanh_vjp, flat(g), flat(x), flat(out), g.shape[1]), g.shape[0], x.size)
+    return out
+
+
+def sample_normal_kl(
+    mu: np.ndarray, logvar: np.ndarray, eps: np.ndarray, out: tuple | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    z, kl = results = buffers(out, mu.dtype, mu.shape, mu.shape[:1])
+    kl[:] = 0  # for samples without numbers
+    if mu.size:
+        spread(partial(_sample_normal_kl, flat(mu), flat(logvar), flat(eps), flat(z), kl), mu.shape[0], mu.size)
+    return results
+
+
+def sample_normal_kl_vjp(
+    gz: np.ndarray, gkl: np.ndarray, mu: np.ndarray, logvar: np.ndarray, eps: np.ndarray, out: tuple | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    gmu, glogvar = results = buffers(out, mu.dtype, mu.shape, mu.shape)
+    if mu.size:
+        arrays = flat(gz), np.ascontiguousarray(gkl), flat(mu), flat(logvar), flat(eps), flat(gmu), flat(glogvar)
+        spread(partial(_sample_normal_kl_vjp, *arrays), mu.shape[0], mu.size)
+    return results
+
+
+def _repeat(bias: np.ndarray) -> np.ndarray:
+    """The bias for each lane."""
+    return np.tile(bias, max(1, LANES // bias.size))
+
+
+def _chunks(shape: tuple[int, ...]) -> int:
+    """The number of chunks of an array (rows, C)."""
+    rows = _rows(shape[1])
+    return (shape[0] + rows - 1) // rows
+
+
+@jit()
+def _rows(channels):
+    """How many rows make a chunk."""
+    return max(1, CHUNK // max(channels, 1))
+
+
+# Below, arrays are flat.
+
+
+@jit()
+def _bias_act(x, bias, activation, slope, out, in_place, channels, first, stop):
+    """Chunks first … stop - 1.      in_place: x is out; its own loop, for one between two arrays that are the same one
+    would not be vectorised.
+    """
+    lanes, size = bias.size, _rows(channels) * channels
+    for j in range(first, stop):
+        chunk, y = x[j * size : (j + 1) * size], out[j * size : (j + 1) * size]
+        for start in range(0, chunk.size, lanes):
+            row, z = chunk[start : start + lanes], y[start : start + lanes]
+            if in_place:
+                for i in range(z.size):
+                    z[i] += bias[i]
+            else:
+                for i in range(z.size):
+                    z[i] = row[i] + bias[i]
+        activate(activation, slope, y)
+
+
+@jit()
+def _bias_act_vjp(g, kept, bias, activation, slope, out, sums, first, stop):
+    """Chunks first … stop - 1.      sums: (chunks, C), for the gradient of the bias."""
+    channels = sums.shape[1]
+    lanes, size = bias.size, _rows(channels) * channels
+    lane_sums = np.empty(lanes)
+    for j in range(first, stop):
+        chunk, d = kept[j * size : (j + 1) * size], out[j * size : (j + 1) * size]
+        if from_output(activation):
+            for i in range(chunk.size):
+                d[i] = chunk[i]
+        elif activation:
+            for start in range(0, chunk.size, lanes):
+                row, z = chunk[start : start + lanes], d[start : start + lanes]
+                for i in range(row.size):
+                    z[i] = row[i] + bias[i]
+        activation_vjp(activation, slope, g[j * size : (j + 1) * size], d)
+        for i in range(lanes):
+            lane_sums[i] = 0
+        for start in range(0, d.size, lanes):
+            row = d[start : start + lanes]
+            for i in range(row.size):
+                lane_sums[i] += row[i]
+        for start in range(0, lanes, channels):
+            for c in range(channels):
+                sums[j, c] += lane_sums[start + c]
+
+
+@jit(contract=True)
+def _gated_tanh(x, out, channels, first, stop):
+    """Rows first … stop - 1."""
+    for r in range(first, stop):
+        a = x[2 * r * channels : (2 * r + 1) * channels]
+        b = x[(2 * r + 1) * channels : (2 * r + 2) * channels]
+        y = out[r * channels : (r + 1) * channels]
+        for i in range(channels):
+            y[i] = tanh(a[i]) * sigmoid(b[i])
+
+
+@jit(contract=True)
+def _gated_tanh_vjp(g, x, out, channels, first, stop):
+    """Rows first … stop - 1."""
+    one = x.dtype.type(1)
+    for r in range(first, stop):
+        left, right = slice(2 * r * channels, (2 * r + 1) * channels), slice((2 * r + 1) * channels, (2 * r + 2) * channels)
+        a, b, ga, gb = x[left], x[right], out[left], out[right]
+        row = g[r * channels : (r + 1) * channels]
+        for i in range(channels):
+            t, s = tanh(a[i]), sigmoid(b[i])
+            ga[i] = row[i] * (s * (one - t * t))
+            gb[i] = row[i] * (t * (s * (one - s)))
+
+
+@jit(contract=True)
+def _sample_normal_kl(mu, logvar, eps, z, kl, first, stop):
+    """Samples first … stop - 1."""
+    real = mu.dtype.type
+    zero, half, infinite = real(0), real(0.5), real(np.inf)
+    n = mu.size // kl.size
+    terms = np.empty(n, mu.dtype)
+    for r in range(first, stop):
+        at = slice(r * n, (r + 1) * n)
+        mean, l, noise, sample = mu[at], logvar[at], eps[at], z[at]
+        for i in range(n):
+            growth = expm1(l[i])
+            sample[i] = mean[i] + (zero if noise[i] == zero else exp(half * l[i]) * noise[i])
+            terms[i] = mean[i] * mean[i] + (growth if growth == infinite else growth - l[i])
+        kl[r] = half * real(row_sum(terms))
+
+
+@jit(contract=True)
+def _sample_normal_kl_vjp(gz, gkl, mu, logvar, eps, gmu, glogvar, first, stop):
+    """Samples first … stop - 1."""
+    real = mu.dtype.type
+    zero, half = real(0), real(0.5)
+    n = mu.size // gkl.size
+    for r in range(first, stop):
+        at = slice(r * n, (r + 1) * n)
+        g, mean, l, noise, to_mean, to_logvar = gz[at], mu[at], logvar[at], eps[at], gmu[at], glogvar[at]
+        weight = gkl[r]
+        for i in range(n):
+            moved = g[i] * noise[i]
+            stretch = zero if moved == zero else moved * exp(half * l[i])
+            to_mean[i] = g[i] + (zero if weight == zero else weight * mean[i])
+            to_logvar[i] = half * (stretch + (zero if weight == zero else weight * expm1(l[i])))

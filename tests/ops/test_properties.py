@@ -1,0 +1,139 @@
+"""Properties of every op, generated from the cards with hypothesis. Start at `test_gradients`.
+
+The checks are in checks.py and minigen.autograd.gradcheck. An op of minigen.ops without a card fails
+`test_every_op_has_a_card`; a card whose examples are all alike fails `test_cards_draw_the_edge_cases`; a gradient that is
+only ever compared where it is zero fails `test_gradients`. HYPOTHESIS_PROFILE=thorough runs 10,000 examples of each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Callable
+
+import checks
+import numpy as np
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from minigen import ops, set_backend
+from minigen.autograd import cards
+from minigen.autograd.cards import CARDS, OpCard
+from minigen.autograd.gradcheck import check_card
+
+for module in pkgutil.iter_modules(cards.__path__):
+    importlib.import_module(f"{cards.__name__}.{module.name}")
+
+NAMES = sorted(CARDS)
+EXAMPLES = settings.default.max_examples
+BACKENDS = ("numpy", "numba")
+
+
+def for_all(card: OpCard, check: Callable, fraction: float) -> None:
+    """Run check(args, kwargs, integer) on examples of the card; `fraction` of the profile's number of them."""
+
+    @settings(max_examples=max(3, int(EXAMPLES * fraction)), database=None)
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        def integer(low: int, high: int) -> int:
+            return data.draw(st.integers(low, high)) if low < high else low
+
+        args, kwargs = card.sample(checks.Draw(integer))
+        note(f"{card.name}({', '.join(map(shown, args))}, **{kwargs})")
+        check(args, kwargs, integer)
+
+    run()
+
+
+def shown(value: object) -> str:
+    return f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) and value.size > 6 else repr(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients(name: str) -> None:
+    """Orders 1 and 2 and the symmetry of the Hessian, by the complex step or differences, on both backends."""
+    card = CARDS[name]
+    live = Counter()
+
+    def check(args: tuple, kwargs: dict, integer: Callable) -> None:
+        with set_backend(BACKENDS[integer(0, 1)]):
+            report = check_card(card, args, kwargs, seed=integer(0, 1000))
+        live.update(i for i, alive in zip(card.wrt, report.live, strict=True) if alive)
+
+    if card.wrt:
+        for_all(card, check, 0.35)
+        assert all(live[i] >= 3 for i in card.wrt), f"the gradient of some argument was hardly ever not zero: {dict(live)}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values(name: str) -> None:
+    """The reference's value, the dtype law, Numba as NumPy: in float64 and float32."""
+    card = CARDS[name]
+
+    def check(args: tuple, kwargs: dict, integer: Callable) -> None:
+        with set_backend(BACKENDS[integer(0, 1)]):
+            checks.check_value(card, args, kwargs)
+            checks.check_dtype(card, args, kwargs)
+        checks.check_backends(card, args, kwargs, (np.float32, np.float64)[integer(0, 1)])
+
+    for_all(card, check, 0.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_structure(name: str) -> None:
+    """Memory layouts, views, linearity in the cotangent, adjoints of linear ops, NaN."""
+    card = CARDS[name]
+
+    def check(args: tuple, kwargs: dict, integer: Callable) -> None:
+        with set_backend(BACKENDS[integer(0, 1)]):
+            checks.check_layouts(card, args, kwargs, list(checks.LAYOUTS)[integer(0, len(checks.LAYOUTS) - 1)])
+            if card.wrt:
+                checks.check_views(card, args, kwargs)
+                checks.check_linear_in_cotangent(card, args, kwargs)
+                checks.check_constant_cotangent(card, args, kwargs)
+                checks.check_nan(card, args, kwargs, card.wrt[integer(0, len(card.wrt) - 1)], integer(0, 1000))
+            for position in card.linear:
+                checks.check_linear_input(card, args, kwargs, position)
+
+    for_all(card, check, 0.35)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", [name for name in NAMES if CARDS[name].kinks])
+def test_kinks(name: str, backend: str, dtype: type) -> None:
+    with set_backend(backend):
+        checks.check_kinks(CARDS[name], dtype)
+
+
+# ---- the cards themselves
+
+
+def test_every_op_has_a_card() -> None:
+    public = {name for name in ops.__all__ if callable(getattr(ops, name))}
+    assert not public - set(CARDS), f"without a card in minigen/autograd/cards: {sorted(public - set(CARDS))}"
+    assert not set(CARDS) - public, f"a card, but not in minigen.ops.__all__: {sorted(set(CARDS) - public)}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_draw_the_edge_cases(name: str) -> None:
+    """Among 300 examples: axes of size 0 and of size 1, and most examples not empty. All float64, as the card promises."""
+    card = CARDS[name]
+    rng = np.random.default_rng(0)
+    draw = checks.Draw(lambda low, high: int(rng.integers(low, high, endpoint=True)))
+    seen = Counter()
+    for _ in range(300):
+        args, _kwargs = card.sample(draw)
+        arrays = [args[i] for i in card.wrt] or [a for a in args if isinstance(a, np.ndarray)]
+        for a in arrays:
+            assert isinstance(a, np.ndarray), f"argument of type {type(a).__name__}"
+            assert not card.wrt or a.dtype == np.float64
+        shapes = [a.shape for a in arrays]
+        seen["size 0"] += any(0 in s for s in shapes)
+        seen["size 1"] += any(1 in s for s in shapes)
+        seen["full"] += all(a.size > 1 for a in arrays)
+    assert seen["full"] >= 75, f"only {seen['full']} of 300 examples have more than one number in every array"
+    for feature in ("size 0", "size 1"):
+        assert seen[feature] >= 3, f"no example with an axis of {feature} in 300 draws"
