@@ -249,11 +249,11 @@ def _overwritten(node: Node) -> RuntimeError:
 
 
 def _as_tensors(node: Node) -> list:
-    """The saved values with their history: inputs as Tensors made by the node's parents, the result by the node."""
+    """The saved values as Tensors: an input made by the node's parent, the result by the node, a constant by none."""
     made_by = [*node.parents, node if node.op.outputs == 1 else None]
     saved = list(node.saved)
     for i, (value, parent, cell) in enumerate(zip(node.saved, made_by, node.cells, strict=False)):
-        if parent is not None and value is not None:
+        if value is not None and (parent is not None or cell is not None):
             saved[i] = wrap(value, parent, cell)
     return saved
 
@@ -261,7 +261,8 @@ def _as_tensors(node: Node) -> list:
 def _fit(g: Array, parent: Node, node: Node) -> Array:
     """Hold the gradient that a rule returned to its input: sum over broadcast axes, keep the dtype. Never enlarges."""
     if g.dtype != parent.dtype:
-        if node.dtype == parent.dtype:
+        results = node.dtype if node.op.outputs != 1 else (node.dtype,)
+        if parent.dtype in results:
             raise TypeError(f"the gradient rule of {node.op.name} turned {parent.dtype} into {g.dtype}")
         g = OPS["astype"](g, dtype=parent.dtype)  # the op itself promoted this input
     return sum_to(g, parent.shape, node.op.name) if g.shape != parent.shape else g
