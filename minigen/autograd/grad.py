@@ -144,7 +144,7 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: boo
     own: set[Node] = set()  # nodes whose sum is a fresh array of ours, which may be added to in place
     for node, g in seeds:
         _receive(pending, own, node, g)
-    with enable_grad():
+    with enable_grad(), np.errstate(all="ignore"):  # an Inf or a NaN is carried on, as in the compiled kernels
         for node in nodes:
             g = pending.pop(node, None)
             if g is None:
