@@ -31,11 +31,16 @@ ACTIVATIONS: dict[str, Callable[[Array, float], Array]] = {
 
 def activate(z: Array, activation: str | None, negative_slope: float) -> Array:
     """f(z), for the activations that can be part of a fused op; z itself for None."""
-    if activation is None:
-        return z
-    if activation not in ACTIVATIONS:
+    check_activation(activation, negative_slope)
+    return z if activation is None else ACTIVATIONS[activation](z, negative_slope)
+
+
+def check_activation(activation: str | None, negative_slope: float) -> None:
+    """Raise ValueError for an unknown activation, or a negative slope, which fused backward passes could not undo."""
+    if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}: choose None or one of {', '.join(map(repr, ACTIVATIONS))}")
-    return ACTIVATIONS[activation](z, negative_slope)
+    if not negative_slope >= 0:
+        raise ValueError(f"negative_slope={negative_slope}: the slope below 0 must not be negative")
 
 
 def floats(*arrays: Array | None) -> list:
@@ -47,9 +52,9 @@ def floats(*arrays: Array | None) -> list:
     for a in arrays:
         if a is not None and not hasattr(a, "dtype"):
             raise TypeError(f"expected an array or a Tensor, got {type(a).__name__}")
+        if a is not None and np.dtype(a.dtype).char not in "fdFD":
+            raise TypeError(f"float32 or float64 needed, got {a.dtype}: convert with astype")
     dtype = np.result_type(*{a.dtype for a in arrays if a is not None})
-    if dtype.char not in "fdFD":
-        raise TypeError(f"float32 or float64 needed, got {dtype}: convert with astype")
     return [a if a is None or a.dtype == dtype else a.astype(dtype) for a in arrays]
 
 
@@ -309,6 +314,7 @@ _batch_norm.vjp(
 
 def _normalise(input, weight, bias, shape, groups, eps, activation, slope):
     """Run the kernel on the input seen as (N, P, C); its statistics are kept for the gradient."""
+    check_activation(activation, slope)
     scale, shift = _affine(weight, bias, shape[2], input.dtype)
     out, mu, var = kernels.group_norm(input.reshape(shape), scale, shift, groups, eps, activation, slope)
     return out.reshape(input.shape), (mu, var)

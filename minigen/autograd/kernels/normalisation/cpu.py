@@ -35,7 +35,7 @@ def group_norm(
     x, weight, bias = np.ascontiguousarray(x), np.ascontiguousarray(weight), np.ascontiguousarray(bias)
     statistics = (x.shape[0], groups)
     out, mean, var = results = buffers(out, x.dtype, x.shape, statistics, statistics)
-    affine = weight, bias, eps, number_of(activation), x.dtype.type(slope)
+    affine = weight, bias, eps, number_of(activation, slope), x.dtype.type(slope)
     samples, numbers = x.shape[0], x.shape[1] * x.shape[2]
     x, y = x.reshape(samples, numbers), out.reshape(samples, numbers)
     if samples > 1 and numbers:
@@ -57,7 +57,7 @@ def group_norm_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     g, x, weight, bias, mean, var = (np.ascontiguousarray(a) for a in (g, x, weight, bias, mean, var))
     out, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, bias.shape)
-    affine = weight, bias, eps, number_of(activation), x.dtype.type(slope)
+    affine = weight, bias, eps, number_of(activation, slope), x.dtype.type(slope)
     samples, numbers = x.shape[0], x.shape[1] * x.shape[2]
     g, x, gx = g.reshape(samples, numbers), x.reshape(samples, numbers), out.reshape(samples, numbers)
     sums = np.zeros((2, samples, weight.size))  # of each sample and channel: Σ d and Σ d x̂
@@ -256,36 +256,39 @@ def _sums(g, x, weight, bias, eps, activation, slope, mean, var, out, parts, fir
             parts[1, j, c] /= np.sqrt(np.float64(var[c // width]) + eps)
 
 
-@jit(contract=True)
+@jit()
 def _finish(x, weight, mean, var, eps, sums, out, first, stop):
     """grad x of chunks first … stop - 1, in place of d: (weight d - avg(weight d) - x̂ avg(weight d x̂)) / √(var + eps).
 
-    sums: (2, C), those of the whole sample.
+    sums: (2, C), those of the whole sample.      Without fused multiply-adds: the gradient of a group of one number is
+    exactly 0 only if both of the terms that cancel are rounded.
     """
     channels = weight.size
     width = channels // mean.size
     size, lanes = _chunks(x.size, channels)[0], _lanes(channels)
     count = x.size // mean.size
-    centre, scale = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
-    constant, linear = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
+    centre, scale, rstd = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
+    average, linear = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
     for k in range(mean.size):
         a = b = 0.0
         for c in range(k * width, (k + 1) * width):
             a += weight[c] * sums[0, c]
             b += weight[c] * sums[1, c]
-        rstd = 1 / np.sqrt(np.float64(var[k]) + eps)
+        inverse = 1 / np.sqrt(np.float64(var[k]) + eps)
         for c in range(k * width, (k + 1) * width):
             centre[c] = mean[k]
-            scale[c] = weight[c] * rstd
-            constant[c] = -rstd * (a / count)
-            linear[c] = -rstd * rstd * (b / count)
+            scale[c] = weight[c]
+            rstd[c] = inverse
+            average[c] = a / count
+            linear[c] = inverse * (b / count)
     _repeat(channels, centre)
     _repeat(channels, scale)
-    _repeat(channels, constant)
+    _repeat(channels, rstd)
+    _repeat(channels, average)
     _repeat(channels, linear)
     for j in range(first, stop):
         chunk, result = x[j * size : (j + 1) * size], out[j * size : (j + 1) * size]
         for start in range(0, chunk.size, lanes):
             row, gx = chunk[start : start + lanes], result[start : start + lanes]
             for i in range(row.size):
-                gx[i] = gx[i] * scale[i] + (row[i] - centre[i]) * linear[i] + constant[i]
+                gx[i] = ((gx[i] * scale[i] - average[i]) - (row[i] - centre[i]) * linear[i]) * rstd[i]

@@ -8,7 +8,7 @@ import numpy as np
 
 from minigen.autograd.kernels.jit import jit
 from minigen.autograd.kernels.softmax.calls import buffers, spread
-from minigen.autograd.kernels.softmax.rows import row_dot, row_sum
+from minigen.autograd.kernels.softmax.rows import row_dot, row_squares, row_sum
 
 __all__ = ["layer_norm", "layer_norm_vjp"]
 
@@ -47,18 +47,15 @@ def _normalise(x, weight, bias, eps, out, mean, var, first, stop):
     """Rows first … stop - 1."""
     real = x.dtype.type
     n = x.shape[1]
-    centred = np.empty(n, x.dtype)
     for r in range(first, stop):
-        centre = real(row_sum(x[r]) / n)
-        for i in range(n):
-            centred[i] = x[r, i] - centre
-        drift = row_sum(centred) / n  # what rounding the mean to the dtype of x has left
-        square = row_dot(centred, centred) / n - drift * drift
-        scale = real(1 / np.sqrt(square + eps))
-        for i in range(n):
-            out[r, i] = centred[i] * scale * weight[i] + bias[i]
+        row, y = x[r], out[r]
+        centre = row_sum(row) / n
+        square = row_squares(row, centre) / n
         mean[r] = centre
         var[r] = square
+        shift, scale = real(centre), real(1 / np.sqrt(square + eps))
+        for i in range(n):
+            y[i] = (row[i] - shift) * scale * weight[i] + bias[i]
 
 
 @jit(contract=True)
@@ -70,13 +67,14 @@ def _backward(g, x, weight, mean, var, eps, rows, out, sums, first, stop):
     for t in range(first, stop):
         weight_sums, bias_sums = sums[0, t], sums[1, t]
         for r in range(t * rows, min((t + 1) * rows, x.shape[0])):
-            rstd = real(1 / np.sqrt(np.float64(var[r]) + eps))
+            row, g_row, gx = x[r], g[r], out[r]
+            centre, rstd = mean[r], real(1 / np.sqrt(np.float64(var[r]) + eps))
             for i in range(n):
-                normalised[i] = (x[r, i] - mean[r]) * rstd
-                weighted[i] = g[r, i] * weight[i]
-            mean_weighted, mean_product = real(row_sum(weighted) / n), real(row_dot(weighted, normalised) / n)
+                normalised[i] = (row[i] - centre) * rstd
+                weighted[i] = g_row[i] * weight[i]
+            first_mean, second_mean = real(row_sum(weighted) / n), real(row_dot(weighted, normalised) / n)
             for i in range(n):
-                out[r, i] = (weighted[i] - mean_weighted - normalised[i] * mean_product) * rstd
+                gx[i] = (weighted[i] - first_mean - normalised[i] * second_mean) * rstd
             for i in range(n):
-                weight_sums[i] += g[r, i] * normalised[i]
-                bias_sums[i] += g[r, i]
+                weight_sums[i] += g_row[i] * normalised[i]
+                bias_sums[i] += g_row[i]
