@@ -154,7 +154,7 @@ def move(array: Any, device: str) -> Any:
     if device not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}: choose 'cpu' or 'cuda'")
     if device == "cpu":
-        return array if isinstance(array, np.ndarray) else array.get()
+        return array if isinstance(array, np.ndarray | np.generic) else array.get()
     problem = cuda_problem()
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")

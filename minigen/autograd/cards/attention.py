@@ -18,18 +18,11 @@ def _attention(draw: Draw) -> Sample:
     query = draw.floats((*batch[0], length, features))
     key = draw.floats((*batch[1], keys, features))
     value = draw.floats((*batch[2], keys, values))
-    kwargs: dict[str, Any] = {"scale": draw.choice([None, 0.7])}
-    kind = draw.integer(0, 3)
-    if kind == 1:
-        kwargs["is_causal"] = True
-    elif kind == 2:
-        kwargs["attn_mask"] = draw.rng().random((length, keys)) < 0.6
-    elif kind == 3:
-        kwargs["attn_mask"] = draw.floats((length, keys))
-    return (query, key, value), kwargs
+    mask = draw.choice([None, None, draw.rng().random((length, keys)) < 0.6, draw.floats((length, keys))])
+    return (query, key, value, mask), {"is_causal": mask is None and draw.boolean(), "scale": draw.choice([None, 0.7])}
 
 
-def _attention_reference(query, key, value, attn_mask=None, is_causal=False, scale=None):
+def _attention_reference(query, key, value, attn_mask, is_causal, scale):
     length, keys = query.shape[-2], key.shape[-2]
     scale = 1 / np.sqrt(max(query.shape[-1], 1)) if scale is None else scale
     scores = scale * query @ np.swapaxes(key, -1, -2)

@@ -110,8 +110,8 @@ def _bernoulli(draw: Draw) -> Sample:
 
 
 def _gaussian(draw: Draw) -> Sample:
-    input = draw.floats(draw.shape(min_dims=1))
-    shape = (*input.shape[:-1], 1) if draw.boolean() else input.shape
+    input = draw.floats(draw.shape())
+    shape = (*input.shape[:-1], 1) if input.ndim and draw.boolean() else input.shape
     kwargs = {"full": draw.boolean(), "eps": 0.1, "reduction": _reduction(draw, input.size)}
     return (input, draw.floats(input.shape), draw.floats(shape, 0.3, 2.0)), kwargs
 

@@ -146,20 +146,20 @@ def layer_norm_spec(input: Array, weight: Array | None, bias: Array | None, axes
     return _scale_shift(normalised, weight, bias)
 
 
-@op(spec=layer_norm_spec, aux=("mu", "var"))
+@op(spec=layer_norm_spec, aux=("mu", "std"))
 def _layer_norm(input: Array, weight: Array, bias: Array, axes: int, eps: float) -> tuple:
     input, weight, bias = floats(input, weight, bias)
     rows, n = _row_shape(input.shape, axes)
     scale, shift = _affine(weight, bias, n, input.dtype)
-    out, mu, var = kernels.layer_norm(input.reshape(rows, n), scale, shift, eps)
-    return out.reshape(input.shape), (mu, var)
+    out, mu, std = kernels.layer_norm(input.reshape(rows, n), scale, shift, eps)
+    return out.reshape(input.shape), (mu, std)
 
 
-def _layer_norm_vjp(g, input, weight, bias, mu, var, axes, eps, needs):
-    g, input, weight, mu, var = floats(g, input, weight, mu, var)
+def _layer_norm_vjp(g, input, weight, bias, mu, std, axes, eps, needs):
+    g, input, weight, mu, std = floats(g, input, weight, mu, std)
     rows, n = _row_shape(input.shape, axes)
     scale, _ = _affine(weight, None, n, input.dtype)
-    gx, gweight, gbias = kernels.layer_norm_vjp(g.reshape(rows, n), input.reshape(rows, n), scale, mu, var, eps)
+    gx, gweight, gbias = kernels.layer_norm_vjp(g.reshape(rows, n), input.reshape(rows, n), scale, mu, std, eps)
     shape = input.shape[input.ndim - axes :]
     return gx.reshape(input.shape), *_affine_gradients(gweight.reshape(shape), gbias.reshape(shape), needs)
 
@@ -261,7 +261,7 @@ def group_norm_spec(
     return activate(_scale_shift(reshape(normalised, input.shape), weight, bias), activation, negative_slope)
 
 
-@op(spec=group_norm_spec, aux=("mu", "var"))
+@op(spec=group_norm_spec, aux=("mu", "std"))
 def _group_norm(
     input: Array, weight: Array, bias: Array, groups: int, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
@@ -272,8 +272,8 @@ def _group_norm(
 
 
 _group_norm.vjp(
-    lambda g, input, weight, bias, mu, var, eps, activation, negative_slope, needs: _normalise_vjp(
-        g, input, weight, bias, mu, var, (input.shape[0], math.prod(input.shape[1:-1]), input.shape[-1]),
+    lambda g, input, weight, bias, mu, std, eps, activation, negative_slope, needs: _normalise_vjp(
+        g, input, weight, bias, mu, std, (input.shape[0], math.prod(input.shape[1:-1]), input.shape[-1]),
         eps, activation, negative_slope, needs,
     )
 )  # fmt: skip
@@ -289,7 +289,7 @@ def batch_norm_spec(
     return activate(_scale_shift(normalised, weight, bias), activation, negative_slope)
 
 
-@op(spec=batch_norm_spec, aux=("mu", "var"))
+@op(spec=batch_norm_spec, aux=("mu", "std"))
 def _batch_norm(
     input: Array, weight: Array, bias: Array, running: tuple, momentum: float, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
@@ -297,16 +297,16 @@ def _batch_norm(
     input, weight, bias = floats(input, weight, bias)
     count, channels = math.prod(input.shape[:-1]), input.shape[-1]
     shape = (1, count, channels)  # to the kernel, a batch is a single sample with many positions
-    out, (mu, var) = _normalise(input, weight, bias, shape, max(channels, 1), eps, activation, negative_slope)
-    for old, new in zip(running, (mu[0], var[0] * (count / (count - 1))), strict=True):
+    out, (mu, std) = _normalise(input, weight, bias, shape, max(channels, 1), eps, activation, negative_slope)
+    for old, new in zip(running, (mu[0], std[0] ** 2 * (count / (count - 1))), strict=True):
         if old is not None:
             old += momentum * (new[:channels].real - old)  # (.real: gradient checks pass complex numbers through)
-    return out, (mu, var)
+    return out, (mu, std)
 
 
 _batch_norm.vjp(
-    lambda g, input, weight, bias, mu, var, eps, activation, negative_slope, needs: _normalise_vjp(
-        g, input, weight, bias, mu, var, (1, math.prod(input.shape[:-1]), input.shape[-1]),
+    lambda g, input, weight, bias, mu, std, eps, activation, negative_slope, needs: _normalise_vjp(
+        g, input, weight, bias, mu, std, (1, math.prod(input.shape[:-1]), input.shape[-1]),
         eps, activation, negative_slope, needs,
     )
 )  # fmt: skip
@@ -316,15 +316,15 @@ def _normalise(input, weight, bias, shape, groups, eps, activation, slope):
     """Run the kernel on the input seen as (N, P, C); its statistics are kept for the gradient."""
     check_activation(activation, slope)
     scale, shift = _affine(weight, bias, shape[2], input.dtype)
-    out, mu, var = kernels.group_norm(input.reshape(shape), scale, shift, groups, eps, activation, slope)
-    return out.reshape(input.shape), (mu, var)
+    out, mu, std = kernels.group_norm(input.reshape(shape), scale, shift, groups, eps, activation, slope)
+    return out.reshape(input.shape), (mu, std)
 
 
-def _normalise_vjp(g, input, weight, bias, mu, var, shape, eps, activation, slope, needs):
-    g, input, weight, bias, mu, var = floats(g, input, weight, bias, mu, var)
+def _normalise_vjp(g, input, weight, bias, mu, std, shape, eps, activation, slope, needs):
+    g, input, weight, bias, mu, std = floats(g, input, weight, bias, mu, std)
     scale, shift = _affine(weight, bias, shape[2], input.dtype)
     gx, gweight, gbias = kernels.group_norm_vjp(
-        g.reshape(shape), input.reshape(shape), scale, shift, mu, var, eps, activation, slope
+        g.reshape(shape), input.reshape(shape), scale, shift, mu, std, eps, activation, slope
     )
     return gx.reshape(input.shape), *_affine_gradients(gweight, gbias, needs)
 

@@ -28,22 +28,22 @@ def layer_norm(
 
 
 def layer_norm_vjp(
-    g: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float,
+    g: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, std: np.ndarray, eps: float,
     out: tuple | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     g, x, weight = np.ascontiguousarray(g), np.ascontiguousarray(x), np.ascontiguousarray(weight)
-    mean, var = np.ascontiguousarray(mean), np.ascontiguousarray(var)
+    mean, std = np.ascontiguousarray(mean), np.ascontiguousarray(std)
     out, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, weight.shape)
     rows = max(1, CHUNK // max(x.shape[1], 1))
     chunks = -(-x.shape[0] // rows) if x.size else 0
     sums = np.zeros((2, chunks, weight.size))
-    spread(partial(_backward, g, x, weight, mean, var, eps, rows, out, sums), chunks, x.size)
+    spread(partial(_backward, g, x, weight, mean, std, eps, rows, out, sums), chunks, x.size)
     gweight[:], gbias[:] = sums.sum(1)
     return results
 
 
 @jit(contract=True)
-def _normalise(x, weight, bias, eps, out, mean, var, first, stop):
+def _normalise(x, weight, bias, eps, out, mean, std, first, stop):
     """Rows first … stop - 1."""
     real = x.dtype.type
     n = x.shape[1]
@@ -52,14 +52,14 @@ def _normalise(x, weight, bias, eps, out, mean, var, first, stop):
         centre = row_sum(row) / n
         square = row_squares(row, centre) / n
         mean[r] = centre
-        var[r] = square
+        std[r] = np.sqrt(square)
         shift, scale = real(centre), real(1 / np.sqrt(square + eps))
         for i in range(n):
             y[i] = (row[i] - shift) * scale * weight[i] + bias[i]
 
 
 @jit(contract=True)
-def _backward(g, x, weight, mean, var, eps, rows, out, sums, first, stop):
+def _backward(g, x, weight, mean, std, eps, rows, out, sums, first, stop):
     """Chunks first … stop - 1 of `rows` rows each: grad x, and in sums (2, chunks, n) the chunk's Σ g x̂ and Σ g."""
     real = x.dtype.type
     n = x.shape[1]
@@ -68,7 +68,7 @@ def _backward(g, x, weight, mean, var, eps, rows, out, sums, first, stop):
         weight_sums, bias_sums = sums[0, t], sums[1, t]
         for r in range(t * rows, min((t + 1) * rows, x.shape[0])):
             row, g_row, gx = x[r], g[r], out[r]
-            centre, rstd = mean[r], real(1 / np.sqrt(np.float64(var[r]) + eps))
+            centre, rstd = mean[r], real(1 / np.sqrt(np.float64(std[r]) ** 2 + eps))
             for i in range(n):
                 normalised[i] = (row[i] - centre) * rstd
                 weighted[i] = g_row[i] * weight[i]
