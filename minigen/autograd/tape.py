@@ -224,8 +224,10 @@ class Op:
         try:
             if OBSERVERS:
                 out = _observed(self, raw, params)
+            elif params:
+                out = self.forward(*raw, **params)
             else:
-                out = self.forward(*raw, **params) if params else self.forward(*raw)
+                out = self.forward(*raw)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(self, raw, error) from error
         if self.aux:
@@ -400,7 +402,8 @@ def _explained(op: Op, raw: list, error: Exception) -> Exception:
         return TypeError(f"{op.name}: inputs on different devices ({where}). Move them to one device with .to(device)")
     if str(error).startswith(op.name):
         return error
-    return type(error)(f"{op.name}({shown}): {error}")
+    kind = next(k for k in (IndexError, TypeError, ValueError) if isinstance(error, k))
+    return kind(f"{op.name}({shown}): {error}")
 
 
 # The tape stands below everything else and imports nothing of ours: the two things it needs from above are given to it.
