@@ -76,7 +76,9 @@ class Loop:
         self.x = rng.normal(size=(64, 64))
 
     def energy(self, x: Tensor) -> Tensor:
-        return (ops.tanh(x * self.w1) * self.w2).sum()
+        h = ops.linear(x, self.w1, self.w2, activation="tanh")  # a fused op
+        first, second = ops.split(h * self.w2, 2, axis=1)  # an op with several results
+        return (first * second).sum()
 
     def training_step(self) -> None:
         loss = self.energy(Tensor(self.x))

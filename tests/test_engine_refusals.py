@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from engine_helpers import leaf, temporary_ops  # noqa: F401 - a fixture
 
 from minigen import Tensor, grad, no_grad, ops
 from minigen.autograd import tape
 from minigen.autograd.tape import Array, Op, op
-
-
-@pytest.fixture(autouse=True)
-def temporary_ops():
-    """Ops that a test defines are forgotten after it."""
-    before = dict(tape.OPS)
-    yield
-    tape.OPS.clear()
-    tape.OPS.update(before)
-
-
-def leaf(*values: float, dtype: type = np.float64) -> Tensor:
-    return Tensor(np.array(values, dtype), requires_grad=True)
-
 
 # ---- grad and backward
 

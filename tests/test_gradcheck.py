@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from engine_helpers import temporary_ops  # noqa: F401 - a fixture
 
 from minigen import Tensor, grad, ops
 from minigen.autograd import tape
@@ -16,16 +17,6 @@ from minigen.autograd.gradcheck import GradcheckError, check_all, check_op, grad
 from minigen.autograd.tape import Array, op
 
 gradcheck_module = importlib.import_module("minigen.autograd.gradcheck")  # the package shows the function of that name
-
-
-@pytest.fixture(autouse=True)
-def temporary_ops():
-    """Ops and cards that a test defines are forgotten after it."""
-    before, cards = dict(tape.OPS), dict(CARDS)
-    yield
-    for table, old in ((tape.OPS, before), (CARDS, cards)):
-        table.clear()
-        table.update(old)
 
 
 X = np.array([[0.3, -1.2, 0.7], [1.1, 0.4, -0.6]])

@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from engine_helpers import temporary_ops  # noqa: F401 - a fixture
 
 from minigen import Tensor, grad, ops, set_backend
 from minigen.autograd import cards, tape
@@ -19,16 +20,6 @@ from minigen.autograd.tape import OBSERVERS, Array, op
 
 engine = importlib.import_module("minigen.autograd.grad")
 THIS = Path(__file__).name
-
-@pytest.fixture(autouse=True)
-def temporary_ops():
-    """Ops that a test defines are forgotten after it; and nobody keeps watching."""
-    before = dict(tape.OPS)
-    yield
-    tape.OPS.clear()
-    tape.OPS.update(before)
-    assert OBSERVERS == []
-
 
 def leaf(*values: float, dtype: type = np.float32) -> Tensor:
     return Tensor(np.array(values, dtype), requires_grad=True)

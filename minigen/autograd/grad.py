@@ -185,11 +185,11 @@ def _gradients(node: Node, g: Any, needed: set[Node] | None, create_graph: bool)
     for cell in node.cells:
         if cell is not None and cell[0] > node.number:
             raise _overwritten(node)
+    needs = plan.wants if needed is None else [parent in needed for parent in node.parents]
     if create_graph:
         saved = _as_tensors(node)
         if node.op.spec is not None:
-            return _fused_vjp(node, g, saved)
-    needs = plan.wants if needed is None else [parent in needed for parent in node.parents]
+            return _fused_vjp(node, g, saved, needs)
     if plan.joint is not None:
         return plan.joint.function(g, *plan.arguments(plan.joint, node, saved, needs))
     gradients: list[Any] = []
@@ -292,8 +292,8 @@ def alias(x: Array) -> Array:
 alias.vjp(x=lambda g: g)
 
 
-def _fused_vjp(node: Node, g: Any, saved: Sequence) -> tuple:
-    """The gradients of a fused op under create_graph, as the results of *one* recorded op.
+def _fused_vjp(node: Node, g: Any, saved: Sequence, wanted: Sequence[bool]) -> tuple:
+    """The wanted gradients of a fused op under create_graph, as the results of *one* recorded op.
 
     So this backward pass runs the same fast kernel as any other. Only where its result is differentiated again is the
     spec taken apart, in `_second_order`.
@@ -301,36 +301,40 @@ def _fused_vjp(node: Node, g: Any, saved: Sequence) -> tuple:
     this, count = node.op, len(node.parents)
     if this not in _VJP_OPS:
 
-        def forward(*values: Array, node: Node) -> tuple:
+        def forward(*values: Array, node: Node, wanted: Sequence[bool]) -> tuple:
             g = values[: len(values) - len(node.parents)]
             g = g if this.outputs != 1 else g[0]
-            gradients = _gradients(node, g, None, create_graph=False)
-            return tuple(_fit(gi, p, node) for gi, p in zip(gradients, node.parents, strict=True) if p is not None)
+            needed = {parent for parent, want in zip(node.parents, wanted, strict=True) if want}
+            gradients = _gradients(node, g, needed, create_graph=False)
+            return tuple(_fit(gi, p, node) for gi, p in zip(gradients, node.parents, strict=True) if p in needed)
 
         forward.__name__ = f"{this.name}_vjp"
         _VJP_OPS[this] = Op(forward, outputs=0)
         _VJP_OPS[this].vjp(_second_order)
-    results = iter(_VJP_OPS[this](*(g if this.outputs != 1 else (g,)), *saved[:count], node=node))
-    return tuple(next(results) if p is not None else None for p in node.parents)
+    values = *(g if this.outputs != 1 else (g,)), *saved[:count]
+    results = iter(_VJP_OPS[this](*values, node=node, wanted=wanted))
+    return tuple(next(results) if want else None for want in wanted)
 
 
 _VJP_OPS: dict[Op, Op] = {}  # fused op -> the op that computes its gradients
 
 
-def _second_order(cotangents: tuple, values: tuple, node: Node, needs: tuple[bool, ...]) -> tuple:
+def _second_order(
+    cotangents: tuple, values: tuple, node: Node, wanted: Sequence[bool], needs: Sequence[bool]
+) -> tuple:
     """The rule of a fused op's `_vjp`: differentiate the gradient of the spec.
 
     values: the cotangents and then the inputs of the fused op at `node`. With y = spec(x) and first = grad(y, x, g),
-    the result is the gradient of <cotangents, first> with respect to g and x.
+    for the inputs x that were wanted, the result is the gradient of <cotangents, first> with respect to g and x.
     """
     again = isinstance(cotangents[0], Tensor)  # whether this pass is recorded too
     outputs = len(values) - len(node.parents)
-    used = [needs[i] or (i >= outputs and node.parents[i - outputs] is not None) for i in range(len(values))]
+    used = [need or (i >= outputs and wanted[i - outputs]) for i, need in enumerate(needs)]
     fresh = [_cut(v) if u else v for v, u in zip(values, used, strict=True)]  # so that the walks below stop here
     inputs = fresh[outputs:]
     y = node.op.spec(*inputs, **node.params)
-    wanted = [x for x, p in zip(inputs, node.parents, strict=True) if p is not None]
-    first = grad(y, wanted, fresh[:outputs], create_graph=True, allow_unused=True)
+    by = [x for x, want in zip(inputs, wanted, strict=True) if want]
+    first = grad(y, by, fresh[:outputs], create_graph=True, allow_unused=True)
     pairs = [(f, c) for f, c in zip(first, cotangents, strict=True) if f is not None and f.node is not None]
     targets = [v for v, n in zip(fresh, needs, strict=True) if n]
     second = iter(grad([f for f, _ in pairs], targets, [c for _, c in pairs], create_graph=again, allow_unused=True))

@@ -17,28 +17,9 @@ from typing import Any
 import numpy as np
 
 from minigen import Tensor, grad, set_backend
-from minigen.autograd import cards
 from minigen.autograd.cards import OpCard
 
 ROUNDINGS = 256
-
-
-class Draw(cards.Draw):
-    """Draws shapes of which most have numbers in them: an axis of size 0 now and then, and broadcasting in part."""
-
-    def shape(self, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4) -> tuple[int, ...]:
-        sides = [self.integer(max(min_side, 1), max_side) for _ in range(self.integer(min_dims, max_dims))]
-        if min_side == 0 and sides and self.integer(0, 7) == 7:
-            sides[self.integer(0, len(sides) - 1)] = 0
-        return tuple(sides)
-
-    def broadcastable(self, count: int, max_dims: int = 3, min_side: int = 0) -> list[tuple[int, ...]]:
-        full = self.shape(max_dims=max_dims, min_side=min_side)
-        shapes = []
-        for _ in range(count):
-            cut = max(self.integer(-len(full) - 1, len(full)), 0)  # axes left out in front: more often none
-            shapes.append(tuple(1 if self.integer(0, 3) == 3 else n for n in full[cut:]))
-        return shapes
 
 
 # ---- running a card's function

@@ -24,7 +24,7 @@ import numpy as np
 
 from minigen import set_backend
 from minigen.autograd import tape
-from minigen.autograd.cards import CARDS, OpCard
+from minigen.autograd.cards import CARDS, Draw, OpCard
 from minigen.autograd.gradcheck import GradcheckError, check_card
 from minigen.autograd.tape import OPS, Array, Node, Op, op, wrap
 
@@ -254,7 +254,7 @@ class Usage(tape.Observer):
 def examples_of(card: OpCard) -> list:
     """The most telling ones of many: none of the inputs empty or a single number; half of them broadcast, if any do."""
     rng = np.random.default_rng(0)
-    draw = checks.Draw(lambda low, high: int(rng.integers(low, high, endpoint=True)))
+    draw = Draw(lambda low, high: int(rng.integers(low, high, endpoint=True)))
     drawn = [card.sample(draw) for _ in range(8 * SAMPLES)]
     sizes = [[args[i].size for i in card.wrt] for args, _ in drawn]
     by_size = sorted(range(len(drawn)), key=lambda n: min(sizes[n], default=0) <= 1)

@@ -7,11 +7,11 @@ import pytest
 
 from minigen.autograd.cards import CARDS
 
-FEW = ["multiply", "tanh", "matmul", "take", "concat", "split", "where", "softmax", "conv1d"]
+FEW = ["multiply", "tanh", "matmul", "concat", "where", "softmax", "linear"]
 
 
 def test_every_kind_of_mutant_of_a_few_ops_is_killed() -> None:
-    tried = mutants.run([name for name in FEW if name in CARDS])
+    tried = mutants.run(FEW)
     text, score, unexplained = mutants.report(tried)
     assert not unexplained, text
     assert score >= 0.99

@@ -17,7 +17,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from minigen import ops, set_backend
-from minigen.autograd.cards import CARDS, OpCard
+from minigen.autograd.cards import CARDS, Draw, OpCard
 from minigen.autograd.gradcheck import check_card
 from minigen.autograd.tape import OPS
 
@@ -35,7 +35,7 @@ def for_all(card: OpCard, check: Callable, fraction: float) -> None:
         def integer(low: int, high: int) -> int:
             return data.draw(st.integers(low, high)) if low < high else low
 
-        args, kwargs = card.sample(checks.Draw(integer))
+        args, kwargs = card.sample(Draw(integer))
         note(f"{card.name}({', '.join(map(shown, args))}, **{kwargs})")
         check(args, kwargs, integer)
 
@@ -121,7 +121,7 @@ def test_cards_draw_the_edge_cases(name: str) -> None:
     """
     card = CARDS[name]
     rng = np.random.default_rng(0)
-    draw = checks.Draw(lambda low, high: int(rng.integers(low, high, endpoint=True)))
+    draw = Draw(lambda low, high: int(rng.integers(low, high, endpoint=True)))
     seen = Counter()
     for _ in range(300):
         args, _kwargs = card.sample(draw)

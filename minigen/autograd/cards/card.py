@@ -71,15 +71,19 @@ class Draw:
         return options[self.integer(0, len(options) - 1)]
 
     def shape(self, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4) -> tuple[int, ...]:
-        return tuple(self.integer(min_side, max_side) for _ in range(self.integer(min_dims, max_dims)))
+        """Most shapes have numbers in them; an axis of size 0 comes now and then."""
+        sides = [self.integer(max(min_side, 1), max_side) for _ in range(self.integer(min_dims, max_dims))]
+        if min_side == 0 and sides and self.integer(0, 7) == 7:
+            sides[self.integer(0, len(sides) - 1)] = 0
+        return tuple(sides)
 
     def broadcastable(self, count: int, max_dims: int = 3, min_side: int = 0) -> list[tuple[int, ...]]:
         """`count` shapes that broadcast together: axes left out in front, or of size 1."""
         full = self.shape(max_dims=max_dims, min_side=min_side)
         shapes = []
         for _ in range(count):
-            cut = self.integer(0, len(full))
-            shapes.append(tuple(1 if self.integer(0, 3) == 0 else n for n in full[cut:]))
+            cut = max(self.integer(-len(full) - 1, len(full)), 0)  # axes left out in front: more often none
+            shapes.append(tuple(1 if self.integer(0, 3) == 3 else n for n in full[cut:]))
         return shapes
 
     def axis(self, ndim: int) -> int:

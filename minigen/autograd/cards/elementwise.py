@@ -106,7 +106,8 @@ _binary("minimum", _different, np.minimum, kinks=[_TIE])
 def _clip(draw: Draw) -> Sample:
     low = draw.choice([None, -0.5, np.array(-0.5, np.float32)])
     high = draw.choice([None, 0.75, np.array([0.75], np.float32)])
-    x = draw.floats(draw.shape(min_dims=1), away_from=(-0.5, 0.75))
+    vectors = isinstance(low, np.ndarray) or isinstance(high, np.ndarray)
+    x = draw.floats(draw.shape(min_dims=1 if vectors else 0), away_from=(-0.5, 0.75))
     return (x,), {"min": low, "max": high}
 
 

@@ -65,15 +65,19 @@ def _system_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, di
 
 
 def _product_flops(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> int:
-    left = a.shape[:-1]  # (..., M)
-    right = b.shape[-1:] if b.ndim > 1 else ()  # (N,)
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    return 2 * a.shape[-1] * math.prod((*batch, *left[-1:], *right))
+    return 2 * a.shape[-1] * _product_size(a, b)
 
 
 def _product_bytes(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> int:
-    results = _product_flops(a, b) // (2 * a.shape[-1]) if a.shape[-1] else 0
-    return a.nbytes + b.nbytes + results * a.itemsize
+    return a.nbytes + b.nbytes + _product_size(a, b) * a.itemsize
+
+
+def _product_size(a: np.ndarray, b: np.ndarray) -> int:
+    """How many numbers the product has."""
+    left = a.shape[:-1]  # (..., M)
+    right = b.shape[-1:] if b.ndim > 1 else ()  # (N,)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return math.prod((*batch, *left[-1:], *right))
 
 
 def _system_scale(a: np.ndarray, b: np.ndarray, lower: bool, unit_diagonal: bool) -> np.ndarray:
