@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..backend import on_gpu
 from ..kernels.indexing import scatter_add as scatter_add_kernel
 from ..tape import Array, op
 
@@ -46,7 +47,7 @@ def scatter_add(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
         positions = np.arange(math.prod(shape)).reshape(shape)[index]
         outer, size, inner = 1, math.prod(shape), 1
     else:
-        positions = np.asarray(keys[axis])
+        positions = _array(keys[axis])
         outer, size, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     expected = positions.shape if axis is None else (*shape[:axis], *positions.shape, *shape[axis + 1 :])
     _check_values(values.shape, expected)
@@ -98,12 +99,17 @@ def _take_axis(shape: tuple[int, ...], axis: int | None) -> int:
 
 
 def _along(shape: tuple[int, ...], indices: Array, axis: int | None) -> tuple:
-    return (*[slice(None)] * _take_axis(shape, axis), np.asarray(indices))
+    return (*[slice(None)] * _take_axis(shape, axis), _array(indices))
+
+
+def _array(indices: Any) -> np.ndarray:
+    """Lists as arrays; arrays, on whichever device, as they are."""
+    return indices if hasattr(indices, "dtype") else np.asarray(indices)
 
 
 def _integers(indices: Array) -> np.ndarray:
     """The indices as an array of integers; TypeError for others, booleans among them."""
-    indices = np.asarray(indices)
+    indices = _array(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers, not {indices.dtype}; for a boolean mask write x[mask]")
     return indices
@@ -144,7 +150,7 @@ def embedding(indices: Array, weight: Array) -> Array:
     return np.take(weight, indices, axis=0)
 
 
-embedding.vjp(weight=lambda g, indices, weight_shape: scatter_add(g, (np.asarray(indices),), weight_shape))
+embedding.vjp(weight=lambda g, indices, weight_shape: scatter_add(g, (_array(indices),), weight_shape))
 
 
 @op
@@ -159,8 +165,11 @@ def one_hot(indices: Array, num_classes: int, dtype: Any = np.float32) -> Array:
 
 
 def _check_range(name: str, indices: np.ndarray, size: int, what: str) -> None:
-    """Raise IndexError unless 0 <= indices < size. (A label of -1 is a mistake more often than the last class.)"""
-    if indices.size and (indices.min() < 0 or indices.max() >= size):
+    """Raise IndexError unless 0 <= indices < size. (A label of -1 is a mistake more often than the last class.)
+
+    Indices on a GPU are not looked at, for that would mean to wait for the device: kernels answer wrong ones with NaN.
+    """
+    if not on_gpu(indices) and indices.size and (indices.min() < 0 or indices.max() >= size):
         wrong = indices[(indices < 0) | (indices >= size)][0]
         raise IndexError(f"{name}: index {wrong} is outside 0 .. {size - 1} ({size} {what})")
 
