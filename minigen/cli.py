@@ -1,86 +1,113 @@
 """The command line, thin: it parses, calls, prints. Start at `main`; each command is a function below it.
 
-Options of a model come from the fields of its configuration (a frozen dataclass), with their help texts, ranges and defaults;
-see `add_fields`. Every refusal is one line on standard error that says what is wrong and how to mend it, and exit status 2.
+Options of a run and of a model come from the fields of their configurations (frozen dataclasses), with their help texts, ranges
+and defaults: see `add_fields`. A refusal is one line on standard error that says what is wrong and how to mend it, and exit
+status 2; nothing has been written then.
 """
 
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
-import math
+import difflib
+import io
+import os
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 from . import __version__, data
 from .autograd import backend
 from .models import CAPABILITIES, MODELS
-from .training.files import FileError
-from .training.run import RunConfig
+from .training import config as rules
+from .training.config import BUDGET, CHANGEABLE, ConfigError, Diverged, RunConfig, read_config
+from .training.files import FileError, write_atomically
+from .training.run import load_run, train
 
-BUDGET = ("steps", "epochs", "minutes")  # what a resumed run may change
+REFUSALS = (ConfigError, data.DataError, backend.DeviceError, FileError, OSError, MemoryError)
+PIECE = 500  # samples that are drawn at a time
+IN_PICTURE = {4: 400, 2: 5000}  # how many images (N, H, W, C), or points (N, 2), fit into a picture
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `minigen ARGUMENTS...`. Returns the exit status: 0, 1 for a failed check, 2 for bad input, 130 after Ctrl-C."""
-    args = build_parser().parse_args(arguments)
+    """Run `minigen ARGUMENTS...`. Returns the exit status: 0; 1 for a failed check or a training that diverged; 2 for what
+    cannot be done; 128 + the number of the signal that ended it, which is 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug, arguments = "--debug" in arguments, [a for a in arguments if a != "--debug"]
     try:
-        status = args.command(args)
+        _prepare_streams()
+        args = parse(arguments)
+        status = args.command(args) or 0
         sys.stdout.flush()
-        return status or 0
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of a pipe, `| head` for instance, has gone
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader, `| head` for instance, has seen enough
         return 0
-    except (ValueError, FileError, OSError, backend.DeviceError) as error:
-        if args.debug:
-            raise
-        print(f"minigen: {_one_line(error)}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt as stop:
+        _complain(stop)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
+    except (*REFUSALS, Diverged) as error:
+        if debug:
+            traceback.print_exc()
+        _complain(error)
+        return 1 if isinstance(error, Diverged) else 2
+    finally:
+        _leave_streams()
+    return status
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="minigen",
-        description="Deep generative models on a from-scratch engine.",
-        epilog="Start with: minigen train vae",
-    )
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with the function to run as `command`. Raises UsageError."""
+    args, rest = build_parser().parse_known_args(arguments)
+    if rest:
+        args.parser.refuse_rest(rest[0])
+    return args
+
+
+def build_parser() -> Parser:
+    about = "Deep generative models on a from-scratch engine."
+    parser = Parser(prog="minigen", description=about, epilog="Start with: minigen train vae")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, with any command")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int | None], summary: str) -> Any:
-        sub = commands.add_parser(name, help=summary, description=_sentence(summary))
+    def command(run: Callable[[argparse.Namespace], int | None], summary: str) -> Parser:
+        sub = commands.add_parser(run.__name__.removesuffix("_command"), help=summary, description=_sentence(summary))
         sub.set_defaults(command=run)
-        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return sub
 
-    train = command("train", train_command, "train a model; see the options of each with: minigen train MODEL --help")
-    models = train.add_subparsers(metavar="MODEL", required=True, parser_class=Parser, dest="model")
+    training = command(train_command, "train a model")
+    training.epilog = "The options of each: minigen train MODEL --help"
+    models = training.add_subparsers(metavar="MODEL", required=True, title="models", dest="model")
     for entry in MODELS.values():
-        add_train_options(models.add_parser(entry.name, help=entry.summary, description=_sentence(entry.summary)), entry)
+        add_train_options(models.add_parser(entry.name, help=entry.summary, description=_sentence(entry.summary)), entry.config)
 
-    sample = command("sample", sample_command, "draw samples from a trained run, as a picture and as arrays")
+    sample = command(sample_command, "draw samples from a trained run, as a picture and as arrays")
     sample.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/vae-digits")
-    sample.add_argument("-n", type=integer(1), default=64, help="how many (64)")
-    sample.add_argument("--seed", type=integer(0), default=0, help="seed of the samples (0)")
-    sample.add_argument("--out", type=Path, default=None, help="where to write: NAME.png and NAME.npy (RUN/samples)")
+    sample.add_argument("-n", type=value(int, 1), default=64, metavar="N", help="how many (default: 64)")
+    sample.add_argument("--seed", type=value(int, 0, 2**63 - 1), default=0, metavar="N", help="their seed (default: 0)")
+    sample.add_argument("--out", type=Path, metavar="NAME", help="write NAME.png and NAME.npy (default: RUN/samples)")
 
-    evaluate = command("evaluate", evaluate_command, "evaluate a trained run on test data")
+    evaluate = command(evaluate_command, "evaluate a trained run on test data")
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/vae-digits")
-    evaluate.add_argument("-n", type=integer(2), default=None, help="how many test samples (all)")
-    evaluate.add_argument("-k", type=integer(1), default=50, help="importance samples of the bound (50)")
+    evaluate.add_argument("-n", type=value(int, 2), metavar="N", help="how many test samples, at random (default: all)")
+    evaluate.add_argument("-k", type=value(int, 1), default=50, metavar="K", help="importance samples of a bound (default: 50)")
 
-    command("data", data_command, "list the data sets, and which of them are here")
-    command("models", models_command, "list the models, and what each can do")
-    check = command("gradcheck", gradcheck_command, "check the gradients of ops, to second order")
-    check.add_argument("ops", nargs="*", metavar="OP", help="names of ops (all)")
-    check.add_argument("--examples", type=integer(1), default=20, help="random cases of each (20)")
-    check.add_argument("--seed", type=integer(0), default=0, help="seed of the cases (0)")
-    command("doctor", doctor_command, "say what this installation can do, and how to mend what it cannot")
+    show = command(data_command, "list the data sets, or tell about one")
+    names = value(str, choices=data.DATASETS)
+    show.add_argument("name", nargs="?", type=names, metavar="NAME", help="a data set (default: all)")
+    command(models_command, "list the models, and what each can do")
+    check = command(gradcheck_command, "check the gradients of ops, to second order")
+    check.add_argument("ops", nargs="*", metavar="OP", help="names of ops (default: all)")
+    check.add_argument("--examples", type=value(int, 1), default=20, metavar="N", help="random cases of each (default: 20)")
+    check.add_argument("--seed", type=value(int, 0, 2**32 - 1), default=0, metavar="N", help="seed of the cases (default: 0)")
+    command(doctor_command, "say what this installation can do, and how to mend what it cannot")
     return parser
 
 
@@ -89,34 +116,41 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train_command(args: argparse.Namespace) -> None:
     """minigen train MODEL ..."""
-    from .training.run import read_config, train
-
-    entry = MODELS[args.model]
-    names = {f.name for f in dataclasses.fields(RunConfig)}
-    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    names = {f.name for f in dataclasses.fields(entry.config)} - set(BUDGET)
-    options = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    folder = args.out or Path("runs") / f"{args.model}-{args.data or RunConfig.data}"
+    kind = MODELS[args.model].config
+    given = _given(args, RunConfig) | {"model": args.model}
+    options = {name: v for name, v in _given(args, kind).items() if name not in BUDGET}
+    folder = args.out or Path("runs") / f"{args.model}-{given.get('data', RunConfig.data)}"
     if args.resume:
         saved = read_config(folder)
         _refuse_changes(saved, given, options)
-        config = dataclasses.replace(saved, **{k: v for k, v in given.items() if k in (*BUDGET, "threads")})
+        anew = any(name in given for name in BUDGET)  # a new budget replaces the old one, whatever that was
+        changes: dict[str, Any] = dict.fromkeys(BUDGET) if anew else {}
+        config = dataclasses.replace(saved, **changes | {name: given[name] for name in CHANGEABLE if name in given})
     else:
-        config = RunConfig(options=entry.config(**options), **given)
+        config = RunConfig(**given, options=kind(**options))
     run = train(config, folder, resume=args.resume, quiet=args.quiet)
     if not args.quiet:
-        print(f"{args.model} on {config.data}: {run.step} steps, {run.cpu_seconds:.0f} CPU-seconds. Look at {folder}/figures")
+        print(f"{_summary(run)}. Look at {folder / 'figures'}")
+
+
+def _summary(run: Any) -> str:
+    return f"{run.config.model} on {run.config.data}: {run.step} steps, {run.cpu_seconds:.0f} CPU-seconds of training"
+
+
+def _given(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """Fields of a configuration that were given as options."""
+    return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if getattr(args, f.name, None) is not None}
 
 
 def _refuse_changes(saved: RunConfig, given: dict[str, Any], options: dict[str, Any]) -> None:
     """A resumed run continues as it was: only its budget and its number of threads may change."""
     for values, config in ((given, saved), (options, saved.options)):
-        for name, value in values.items():
-            if name not in (*BUDGET, "threads", "options") and value != getattr(config, name):
-                flag = "the model" if name == "model" else "--" + name.replace("_", "-")
-                raise ValueError(
-                    f"the run has {flag} {getattr(config, name)}, not {value}; with --resume only --steps, --epochs, --minutes "
-                    "and --threads may change; choose another --out for a new run"
+        for name, wanted in values.items():
+            was = getattr(config, name, None)
+            if name not in CHANGEABLE and wanted != was:
+                raise ConfigError(
+                    f"{'the model' if name == 'model' else _flag(name)} of this run is {was}, not {wanted}: with --resume only "
+                    f"{', '.join(map(_flag, CHANGEABLE))} may change; for a new run choose another --out"
                 )
 
 
@@ -126,53 +160,72 @@ def sample_command(args: argparse.Namespace) -> None:
 
     from . import plots
     from .random import Generator
-    from .training.run import load_run
+    from .training.figures import looking_at
+    from .training.progress import Progress, say_when_compiling
 
-    run = load_run(args.run)
-    run.model.eval()
-    with run.averaged():
-        samples = run.model.sample(args.n, Generator(args.seed))
-    stem = args.out.with_suffix("") if args.out else args.run / "samples"
+    run, rng = load_run(args.run), Generator(args.seed)
+    with looking_at(run) as model, say_when_compiling(Progress().say):
+        samples = np.concatenate([model.sample(min(PIECE, args.n - i), rng) for i in range(0, args.n, PIECE)])
+    shown = samples[: IN_PICTURE[samples.ndim]]
     title = f"{run.config.model} on {run.config.data}, step {run.step}, seed {args.seed}"
-    np.save(stem.with_suffix(".npy"), samples)
-    if samples.ndim == 4:
-        plots.image_grid(samples, stem.with_suffix(".png"), title)
-    else:
-        plots.points(samples, run.test.x[: len(samples)], stem.with_suffix(".png"), title)
-    print(f"{len(samples)} samples of shape {samples.shape[1:]}: {stem.with_suffix('.png')}, {stem.with_suffix('.npy')}")
+    png = plots.image_grid(shown, title) if samples.ndim == 4 else plots.points(shown, run.test.x[: len(shown)], title)
+    array = io.BytesIO()
+    np.save(array, samples)
+    stem = str(args.out or args.run / "samples").removesuffix(".png").removesuffix(".npy")
+    for suffix, content in ((".npy", array.getvalue()), (".png", png)):
+        write_atomically(stem + suffix, content)
+    print(f"{len(samples)} samples of shape {samples.shape[1:]}: {stem}.png, {stem}.npy")
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
-    from .evaluation import active_units
-    from .training.figures import likelihood
-    from .training.run import load_run
+    from tqdm import tqdm
+
+    from .training.figures import count_active_units, likelihood, some
+    from .training.progress import Progress, say_when_compiling
 
     run = load_run(args.run)
     if args.n is not None and args.n > len(run.test):
-        raise ValueError(f"-n {args.n}: {run.test.name} has {len(run.test)} test samples")
-    x = run.test.x[: args.n]
-    run.model.eval()
-    with run.averaged():
-        print(f"{run.config.model} on {run.config.data}, step {run.step}, {run.cpu_seconds:.0f} CPU-seconds of training")
+        raise ConfigError(f"-n {args.n}: {run.test.name} has {len(run.test)} test samples; choose at most as many")
+    x = some(run.test, args.n or len(run.test))[0]
+    print(_summary(run), flush=True)
+    with say_when_compiling(Progress().say):
         if "log_prob_bound" in run.model.capabilities():
             for k in dict.fromkeys((1, args.k)):
-                print(likelihood(run, x, k))
+                with tqdm(total=len(x), desc=f"k = {k}", unit=" samples", leave=False, disable=None) as bar:
+                    nll = likelihood(run, x, k, said=bar.update)
+                print(nll, flush=True)
         if "encode" in run.model.capabilities():
-            seen = run.model.preprocess(x, run.evaluation_rng())
-            units = active_units(run.model.encode, seen)
-            print(f"active units: {units} of {run.config.options.latent}")
+            print("active units: {} of {}".format(*count_active_units(run)))
 
 
 def data_command(args: argparse.Namespace) -> None:
-    """minigen data"""
-    rows = []
-    for entry in data.DATASETS.values():
-        shape = "points" if entry.levels is None else " x ".join(map(str, entry.shape))
-        sizes = " + ".join(f"{n:,}" for n in entry.sizes.values())
-        where = entry.where(None) or "to be downloaded"
-        rows.append((entry.name, shape, str(entry.levels or "-"), sizes, where, entry.licence))
-    table(("name", "shape", "levels", "train + test", "where", "licence"), rows)
+    """minigen data [NAME]"""
+    entries = data.DATASETS.values()
+    if args.name is None:
+        columns = ("name", "one sample", "train + test", "where it comes from")
+        table(columns, [(e.name, _shape(e), _sizes(e), e.where(None) or "to be downloaded") for e in entries])
+        return
+    entry = data.DATASETS[args.name]
+    entropy = data.TOYS[entry.name].entropy if entry.name in data.TOYS else None
+    facts = {
+        "what": entry.description,
+        "one sample": _shape(entry) + ("" if entry.levels is None else f", {entry.levels} grey levels"),
+        "train + test": _sizes(entry),
+        "entropy": "not known" if entropy is None else f"{entropy:.4f} nats per sample",
+        "source": entry.source,
+        "licence": entry.licence,
+        "here": entry.where(None) or "no: it will be downloaded at first use",
+    }
+    table((entry.name, ""), list(facts.items()))
+
+
+def _shape(entry: data.Entry) -> str:
+    return "a point in the plane" if entry.levels is None else " x ".join(map(str, entry.shape))
+
+
+def _sizes(entry: data.Entry) -> str:
+    return " + ".join(f"{n:,}" for n in entry.sizes.values())
 
 
 def models_command(args: argparse.Namespace) -> None:
@@ -180,14 +233,17 @@ def models_command(args: argparse.Namespace) -> None:
     rows = [(e.name, e.summary, ", ".join(e.cls.capabilities())) for e in MODELS.values()]
     table(("name", "what it is", "what it can do"), rows)
     print()
-    for name, meaning in CAPABILITIES.items():
-        print(f"  {name:<15} {meaning}")
+    table(("capability", "meaning"), list(CAPABILITIES.items()))
 
 
 def gradcheck_command(args: argparse.Namespace) -> int:
     """minigen gradcheck [OP ...]"""
+    from .autograd.cards import CARDS
     from .autograd.gradcheck import check_all
 
+    for name in args.ops:
+        if name not in CARDS:
+            raise ConfigError(rules.unknown("op", name, sorted(CARDS)))
     return 1 if check_all(args.ops, examples=args.examples, seed=args.seed) else 0
 
 
@@ -201,138 +257,159 @@ def doctor_command(args: argparse.Namespace) -> None:
     from .autograd.kernels import compiled_before, jit
 
     blas = next((i for i in threadpool_info() if i["user_api"] == "blas"), None)
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {jit.numba.__version__}"
-    print(f"minigen {__version__}, {versions}")
-    print(f"threads: {jit.numba.config.NUMBA_NUM_THREADS}")
-    if blas is None:
-        print("matrix products: no BLAS found; they will be slow: pip install --force-reinstall numpy")
-    else:
-        print(f"matrix products: {blas['internal_api']} {blas['version']}, core type {blas.get('architecture', 'unknown')}")
-    print(f"compiled kernels: {'on disk' if compiled_before() else 'none yet; the first run compiles them'}")
-    problem = backend.cuda_problem()
-    print(f"GPU: {problem or 'CuPy and a device are there'}")
-    folder = data.DATASETS["mnist"].where(None)
-    print(f"MNIST: {folder or 'downloaded at first use; or put its files into mnist/ of a folder named by MINIGEN_DATA'}")
+    no_blas = "none found, so they will be slow; mend it with: python -m pip install --force-reinstall numpy"
+    facts = {
+        "minigen": f"{__version__}, in {Path(__file__).parent}",
+        "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {jit.numba.__version__}",
+        "threads": f"{jit.numba.get_num_threads()}, all of which are used unless --threads says otherwise",
+        "matrix products": f"{blas['internal_api']} {blas['version']}, {blas.get('architecture')}" if blas else no_blas,
+        "compiled kernels": "on disk" if compiled_before() else "none yet: the first run compiles them, which takes a while",
+        "GPU": backend.cuda_problem() or "CuPy and a device are there",
+        "data sets here": ", ".join(e.name for e in data.DATASETS.values() if e.where(None)),
+        "to be downloaded": ", ".join(e.name for e in data.DATASETS.values() if not e.where(None)) or "none",
+        "MINIGEN_DATA": os.environ.get("MINIGEN_DATA") or "not set; it can name a folder with mnist/, cifar10/ and so on",
+    }
+    table(("", ""), list(facts.items()))
 
 
 # ---- options
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line, and no guessing at abbreviated options."""
+class UsageError(ConfigError):
+    """Arguments that are not understood."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises, names what it knows, and does not guess at abbreviations. Its subparsers are of this class too."""
+
+    def __init__(self, **kwargs: Any):
+        look = lambda prog: argparse.HelpFormatter(prog, max_help_position=30)
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=look)
+        self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {_one_line(message)}; see {self.prog} --help\n")
+        missing = message.removeprefix("the following arguments are required: ")
+        if missing != message:
+            choices = [", ".join(a.choices) for a in self._actions if a.choices and a.metavar == missing]
+            message = f"{missing} is missing" + "".join(f": one of {names}" for names in choices)
+        raise UsageError(f"{self.prog}: {message.removeprefix('argument ')} (see {self.prog} --help)")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """A choice that does not exist: name it, the nearest one, and all."""
+        """A COMMAND or MODEL that does not exist: name the nearest one, and all."""
         if action.choices is not None and value not in action.choices:
-            import difflib
+            self.error(rules.unknown(str(action.metavar).lower(), value, list(action.choices)))
 
-            names = [str(c) for c in action.choices]
-            near = difflib.get_close_matches(str(value), names, n=1)
-            hint = f"; did you mean {near[0]}? " if near else ""
-            raise argparse.ArgumentError(action, f"unknown {value!r}{hint or '; '}known are {', '.join(names)}")
+    def refuse_rest(self, argument: str) -> NoReturn:
+        """An option that does not exist, or an argument too many."""
+        if not argument.startswith("-"):
+            self.error(f"{rules.short(argument)} is one argument too many")
+        name = argument.split("=", 1)[0]
+        near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+        self.error(f"unknown option {rules.short(name)}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
-def add_train_options(parser: argparse.ArgumentParser, entry: Any) -> None:
+def add_train_options(parser: Parser, config: type) -> None:
     """The options of `minigen train MODEL`: those of every run, and those of the model."""
+    parser.usage = "%(prog)s [options]"
     run = parser.add_argument_group("run")
-    run.add_argument("--data", choices=list(data.DATASETS), metavar="NAME", help="data set, see: minigen data (digits)")
-    run.add_argument("--steps", type=integer(1), help=f"stop after so many steps ({entry.config().steps})")
-    run.add_argument("--epochs", type=number(0.0, exclusive=True), help="stop after so many passes over the data")
-    run.add_argument("--minutes", type=number(0.0, exclusive=True), help="stop after so many minutes of processor time")
-    run.add_argument("--seed", type=integer(0), help="seed of everything random (0)")
-    run.add_argument("--threads", type=integer(1), help="CPU threads; results do not depend on it (all)")
-    run.add_argument("--backend", choices=list(backend.BACKENDS), metavar="NAME", help="kernels: numba, or numpy to read along")
-    run.add_argument("--device", choices=("cpu", "cuda"), metavar="NAME", help="cpu or cuda (cpu)")
-    run.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes (runs/MODEL-DATA)")
+    add_fields(run, RunConfig, ["data"])
+    shown = {"steps": config().steps, "threads": "all"}
+    add_fields(run.add_mutually_exclusive_group(), RunConfig, BUDGET, shown)
+    add_fields(run, RunConfig, ["seed", "threads", "backend", "device"], shown)
+    run.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes (default: runs/MODEL-DATA)")
     run.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit as if never stopped")
-    run.add_argument("--checkpoint-every", type=integer(1), metavar="STEPS", help="save every so many steps (500)")
-    run.add_argument("--evaluate-every", type=integer(1), metavar="STEPS", help="evaluate and draw as often (500)")
-    run.add_argument("--log-every", type=integer(1), metavar="STEPS", help="write numbers as often (20)")
+    add_fields(run, RunConfig, ["checkpoint_every", "evaluate_every", "log_every"])
     run.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    add_fields(parser.add_argument_group("model"), entry.config)
+    add_fields(parser.add_argument_group("model"), config, [f.name for f in dataclasses.fields(config) if f.name not in BUDGET])
 
 
-def add_fields(group: Any, config: type) -> None:
-    """An option for each field of a configuration; fields that the run has (steps) are left out. Default None: not given."""
-    types = get_type_hints(config)
-    for field in dataclasses.fields(config):
-        if field.name in BUDGET:
-            continue
-        meta, kind = field.metadata, types[field.name]
-        flag, text = "--" + field.name.replace("_", "-"), f"{meta['help']} ({field.default})"
+def add_fields(group: Any, config: type, names: Iterable[str], shown: Mapping[str, Any] = {}) -> None:
+    """An option for each named field of a configuration; None stands for one that was not given.
+
+    shown: what to call the default where it is not the field's.
+    """
+    by_name = {field.name: (field, kind) for field, kind in rules.fields(config)}
+    for name in names:
+        field, kind = by_name[name]
+        default = shown.get(name, field.default)
+        text = field.metadata["help"] + ("" if default is None else f" (default: {default})")
+        choices = field.metadata["choices"]
         if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-        elif meta["choices"]:
-            group.add_argument(flag, choices=meta["choices"], metavar="NAME", help=f"{text}: {', '.join(meta['choices'])}")
-        else:
-            parse = integer(meta["low"], meta["high"]) if kind is int else number(meta["low"], meta["high"])
-            group.add_argument(flag, type=parse, metavar=kind.__name__.upper(), help=text)
+            group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, default=None, help=text)
+            continue
+        metavar = "{" + ",".join(choices) + "}" if choices else {int: "N", float: "X"}.get(kind, "NAME")
+        limits = {"choices": data.DATASETS} if name == "data" else rules.bounds(field)
+        group.add_argument(_flag(name), type=value(kind, **limits), metavar=metavar, help=text)
 
 
-def integer(low: float | None = None, high: float | None = None) -> Callable[[str], int]:
-    """A parser of integers in a closed range."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"needs {_range('a whole number', low, high)}, not {text!r}") from None
-        if not _within(value, low, high):
-            raise argparse.ArgumentTypeError(f"needs {_range('a whole number', low, high)}, not {value}")
-        return value
-
-    return parse
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def number(low: float | None = None, high: float | None = None, exclusive: bool = False) -> Callable[[str], float]:
-    """A parser of finite numbers in a closed range, or one open below."""
+def value(kind: type, low: Any = None, high: Any = None, choices: Collection[str] = ()) -> Callable[[str], Any]:
+    """A parser of values of one kind, in a closed range or among choices."""
 
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or not _within(value, low, high) or (exclusive and value == low):
-            raise argparse.ArgumentTypeError(f"needs {_range('a finite number', low, high, exclusive)}, not {text!r}")
-        return value
+    def parse_value(text: str) -> Any:
+        with suppress(ValueError):
+            parsed = kind(text)
+            if rules.fits(parsed, kind, low, high, choices):
+                return parsed
+        if choices:
+            raise argparse.ArgumentTypeError(rules.unknown("name", text, choices))
+        raise argparse.ArgumentTypeError(f"needs {rules.allowed(kind, low, high)}, not {rules.short(text)}")
 
-    return parse
-
-
-def _within(value: float, low: float | None, high: float | None) -> bool:
-    return (low is None or value >= low) and (high is None or value <= high)
-
-
-def _range(what: str, low: float | None, high: float | None, exclusive: bool = False) -> str:
-    if low is not None and high is not None:
-        return f"{what} from {low} to {high}"
-    if low is not None:
-        return f"{what} {'above' if exclusive else 'of at least'} {low}"
-    return what if high is None else f"{what} of at most {high}"
+    return parse_value
 
 
 # ---- printing
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they need to be."""
+    """Columns as wide as they need to be. On a terminal the last one is wrapped, so that nothing runs over its edge."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, ["-" * w for w in widths], *rows]:
-        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+    left = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    width = max(20, shutil.get_terminal_size().columns - left) if sys.stdout.isatty() else sys.maxsize
+    widths[-1] = min(widths[-1], width)
+    for row in [header, ["-" * w for w in widths], *rows] if any(header) else rows:
+        first = "  ".join(cell.ljust(w) for cell, w in zip(row[:-1], widths[:-1], strict=True))
+        for i, line in enumerate(textwrap.wrap(row[-1], width) or [""]):
+            print(f"{first if i == 0 else ' ' * len(first)}  {line}".rstrip())
 
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _complain(error: BaseException) -> None:
+    """One line on standard error."""
+    text = " ".join(str(error).split()) or ("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
+    if isinstance(error, MemoryError):
+        text = f"out of memory ({text}): choose a smaller --batch-size or a smaller model"
+    with suppress(OSError):
+        print(text if isinstance(error, UsageError) else f"minigen: {text}", file=sys.stderr, flush=True)
+
+
+SPELLED = {"±": "+/-", "≤": "<=", "≥": ">=", "…": "...", "–": "-", "—": "-", "−": "-", "²": "^2", "’": "'"}
+
+
+def _prepare_streams() -> None:
+    """Print what a terminal's encoding lacks in other words, and live without standard streams."""
+    spell = lambda error: ("".join(SPELLED.get(c, "?") for c in error.object[error.start : error.end]), error.end)
+    codecs.register_error("minigen", spell)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        if isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="minigen")
+
+
+def _leave_streams() -> None:
+    """What cannot be printed any longer would be tried again, and complained about, when Python ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -1,160 +1,161 @@
 """Every figure that the program draws. Start at `image_grid`.
 
-Each function takes plain arrays and a path, writes one PNG, and returns the path. matplotlib is imported at the first figure.
+Each function takes plain arrays and returns a PNG as bytes, to be written wherever it is wanted:
+
+    Path("samples.png").write_bytes(plots.image_grid(model.sample(64, rng)))
+
+matplotlib is imported at the first figure, and only drawn with, never switched: a notebook keeps its backend and its style.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-INK, ACCENT, MUTED = "#1f2430", "#3b6ea8", "#8a93a3"
+INK, DATA, MUTED, LINES = "#1f2430", "#6b7482", "#8a93a3", "#dfe3e9"
 SERIES = ("#3b6ea8", "#c1663a", "#4c8c4a", "#8a5aa8", "#b09a2c")  # told apart also by lightness
+DPI = 120
+CELL = 0.55  # inches that a small image takes, and
+PIXELS = 64  # about as many pixels, with
+GAP = 3  # pixels between two
 
 
-def image_grid(images: np.ndarray, path: Path, title: str = "", columns: int | None = None) -> Path:
+def image_grid(images: np.ndarray, title: str = "", columns: int | None = None) -> bytes:
     """Images (N, H, W, C) in [0, 1], C = 1 or 3, in rows from the top left. Grey ones are drawn dark on white."""
-    columns = columns or int(np.ceil(np.sqrt(len(images))))
-    tiled = _tile(images, columns)
-    height, width = tiled.shape[:2]
-    size = max(4.0, columns * 0.55)
-    fig, ax = _figure(size, size * height / width + (0.45 if title else 0.0))
-    _show(ax, tiled)
-    _title(fig, ax, title)
-    return _save(fig, path)
+    picture = _tile(images, columns or int(np.ceil(np.sqrt(len(images)))))
+    height, width = (CELL * pixels / PIXELS for pixels in picture.shape[:2])
+    fig, ax = _figure(width, height, title)
+    _show(ax, picture)
+    return _png(fig)
 
 
-def reconstructions(originals: np.ndarray, seen: np.ndarray, rebuilt: np.ndarray, path: Path, title: str = "") -> Path:
-    """Three rows of images (N, H, W, C): the data, what the model saw of it (binarised, say), and its reconstruction."""
-    n, tall, wide = originals.shape[:3]
-    fig, ax = _figure(1.6 + n * 0.62, 3 * 0.62 * tall / wide + 0.5)
-    _show(ax, _tile(np.concatenate([originals, seen, rebuilt]), n))
-    for row, name in enumerate(("data", "as seen", "rebuilt")):
-        ax.text(-2, (row + 0.5) * (tall + 1), name, ha="right", va="center", fontsize=9, color=INK)
-    _title(fig, ax, title)
-    return _save(fig, path)
+def image_rows(rows: Mapping[str, np.ndarray], title: str = "") -> bytes:
+    """Rows of as many images (N, H, W, C) each, with their names at the left: the data and their reconstructions, say."""
+    picture = _tile(np.concatenate(list(rows.values())), len(next(iter(rows.values()))))
+    height, width = (CELL * pixels / PIXELS for pixels in picture.shape[:2])
+    fig, ax = _figure(width + 0.8, height, title)
+    _show(ax, picture)
+    for row, name in enumerate(rows):
+        y = (row + 0.5) / len(rows) * len(picture)
+        ax.text(-0.2 * PIXELS, y, name, ha="right", va="center", fontsize=9, color=INK)
+    return _png(fig)
 
 
-def latent_scatter(codes: np.ndarray, labels: np.ndarray | None, path: Path, title: str = "", axes: Sequence[str] = ()) -> Path:
+def latent_scatter(codes: np.ndarray, labels: np.ndarray | None, title: str = "", axes: Sequence[str] = ()) -> bytes:
     """2-D codes (N, 2), coloured by label, each class named at its median."""
-    import matplotlib.pyplot as plt
+    from matplotlib import colormaps
 
-    fig, ax = _figure(5.2, 5.0)
+    fig, ax = _figure(5.4, 5.0, title)
     if labels is None:
-        ax.scatter(*codes.T, s=4, color=ACCENT, alpha=0.5, linewidths=0)
+        ax.scatter(*codes.T, s=5, color=SERIES[0], alpha=0.5, linewidths=0)
     else:
-        colours = plt.get_cmap("tab10")
-        for label in np.unique(labels):
-            chosen = codes[labels == label]
-            ax.scatter(*chosen.T, s=5, color=colours(int(label) % 10), alpha=0.55, linewidths=0)
+        colours = colormaps["tab10" if labels.max(initial=0) < 10 else "tab20"]
+        order = np.random.default_rng(0).permutation(len(codes))  # no class is always drawn over another
+        ax.scatter(*codes[order].T, s=9, color=colours(labels[order] % colours.N), alpha=0.6, linewidths=0)
         for label in np.unique(labels):
             x, y = np.median(codes[labels == label], axis=0)
             ax.text(x, y, str(label), ha="center", va="center", fontsize=11, weight="bold", color=INK, bbox=_BADGE)
     for set_label, name in zip((ax.set_xlabel, ax.set_ylabel), axes, strict=False):
         set_label(name, fontsize=9, color=INK)
-    _plain_axes(ax)
-    _title(fig, ax, title)
-    return _save(fig, path)
+    _axes(ax)
+    return _png(fig)
 
 
-def points(samples: np.ndarray, data: np.ndarray, path: Path, title: str = "") -> Path:
-    """2-D samples (N, 2) of a model beside the data (N, 2), at one scale."""
-    fig, axs = _figure(8.0, 4.2, columns=2)
+def points(samples: np.ndarray, data: np.ndarray, title: str = "") -> bytes:
+    """2-D samples (N, 2) of a model beside the data (N, 2), at one scale, which is that of the data."""
     low, high = np.quantile(data, [0.001, 0.999], axis=0)
-    margin = 0.15 * (high - low)
-    for ax, xy, name in zip(axs, (data, samples), ("data", "model"), strict=True):
-        ax.scatter(*xy.T, s=3, color=ACCENT, alpha=0.4, linewidths=0)
-        ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
-        ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
-        ax.set_title(name, fontsize=10, color=INK)
-        _plain_axes(ax)
-    fig.suptitle(title, fontsize=11, color=INK)
-    return _save(fig, path)
+    margin = 0.12 * (high - low).max()
+    wide, tall = high - low + 2 * margin
+    fig, axs = _figure(8.0, 0.4 + 3.6 * tall / wide, title, columns=2)
+    for ax, xy, name, colour in zip(axs, (data, samples), ("data", "model"), (DATA, SERIES[0]), strict=True):
+        ax.scatter(*xy.T, s=3, color=colour, alpha=0.4, linewidths=0)
+        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
+        ax.set_title(name, fontsize=9, color=INK)
+        _axes(ax)
+    return _png(fig)
 
 
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    path: Path,
     title: str = "",
     xlabel: str = "step",
     ylabel: str = "nats per sample",
     lines: Mapping[str, float] | None = None,
-) -> Path:
+) -> bytes:
     """Curves by name, (x values, y values) each, with horizontal lines such as a floor or a baseline drawn in.
 
     The vertical range follows the last three quarters of the curves and the lines, so that the start does not hide the rest.
     """
-    fig, ax = _figure(6.4, 4.0)
+    fig, ax = _figure(6.4, 3.8, title)
     settled: list[float] = []
-    for colour, (name, (x, y)) in zip(SERIES * len(series), series.items(), strict=False):
-        ax.plot(x, y, color=colour, linewidth=1.4, label=name)
+    for i, (name, (x, y)) in enumerate(series.items()):
+        dots = {"marker": "o", "markersize": 3} if len(x) < 12 else {}
+        ax.plot(x, y, color=SERIES[i % len(SERIES)], linewidth=1.4, label=name, **dots)
         settled += list(np.asarray(y, float)[len(y) // 4 :])
-    for style, (name, value) in zip((":", "--", "-."), (lines or {}).items(), strict=False):
-        ax.axhline(value, color=MUTED, linewidth=1.2, linestyle=style, label=f"{name}: {value:.2f}")
+    for i, (name, value) in enumerate((lines or {}).items()):
+        label = f"{name}: {value:.2f}".replace("-", "−")
+        ax.axhline(value, color=MUTED, linewidth=1.2, linestyle=("--", ":", "-.")[i % 3], label=label)
         settled.append(value)
-    finite = [v for v in settled if np.isfinite(v)]
-    if finite:
-        low, high = min(finite), max(finite)
-        margin = 0.08 * (high - low) or 1.0
-        ax.set_ylim(low - margin, high + margin)
+    low, high = min(settled), max(settled)
+    margin = 0.08 * (high - low) or 1.0
+    ax.set_ylim(low - margin, high + margin)
     ax.set_xlabel(xlabel, fontsize=9, color=INK)
     ax.set_ylabel(ylabel, fontsize=9, color=INK)
     ax.grid(True, color="#e6e8ec", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.legend(fontsize=8, frameon=False)
-    _plain_axes(ax)
-    _title(fig, ax, title)
-    return _save(fig, path)
+    _axes(ax)
+    return _png(fig)
 
 
 _BADGE = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
-    import matplotlib as mpl
+def _figure(width: float, height: float, title: str, columns: int = 1) -> tuple[Any, Any]:
+    """A figure with a title above `columns` plots, of about so many inches without the title."""
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
-    mpl.use("Agg")  # figures go to files: no window, no display needed
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(1, columns, figsize=(width, height), dpi=110, layout="constrained")
+    fig = Figure(figsize=(width, height + (0.35 if title else 0.0)), dpi=DPI, layout="constrained")
+    if title:
+        fig.suptitle(title, fontsize=10, color=INK)
+    return fig, fig.subplots(1, columns)
 
 
 def _tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images (N, H, W, C) in one picture (rows (H+1), columns (W+1), C), with a line of NaN between them."""
+    """Images (N, H, W, C) in one picture (rows, columns, 3), each pixel a square of pixels, with lines between and around."""
     n, h, w, c = images.shape
-    rows = -(-n // columns)
-    tiled = np.full((rows * (h + 1) - 1, columns * (w + 1) - 1, c), np.nan, np.float32)
-    for i, image in enumerate(images):
-        y, x = i // columns * (h + 1), i % columns * (w + 1)
-        tiled[y : y + h, x : x + w] = image
-    return tiled
+    scale = max(1, round(PIXELS / max(h, w)))
+    h, w, rows = h * scale, w * scale, -(-n // columns)
+    picture = np.full((rows * (h + GAP) + GAP, columns * (w + GAP) + GAP, 3), _rgb(LINES), np.float32)
+    for i in range(rows * columns):
+        y, x = i // columns * (h + GAP) + GAP, i % columns * (w + GAP) + GAP
+        if i < n:
+            image = images[i].repeat(scale, axis=0).repeat(scale, axis=1)
+            picture[y : y + h, x : x + w] = 1 - image if c == 1 else image
+        else:
+            picture[y : y + h + GAP, x : x + w + GAP] = 1.0  # an empty place
+    return picture
+
+
+def _rgb(colour: str) -> list[float]:
+    return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
 
 
 def _show(ax: Any, picture: np.ndarray) -> None:
-    if picture.shape[-1] == 1:
-        ax.imshow(picture[..., 0], cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    else:
-        ax.imshow(np.where(np.isnan(picture), 1.0, np.clip(picture, 0, 1)), interpolation="nearest")
+    ax.imshow(np.clip(picture, 0, 1), interpolation="antialiased")
     ax.set_axis_off()
 
 
-def _title(fig: Any, ax: Any, title: str) -> None:
-    if title:
-        ax.set_title(title, fontsize=10, color=INK, loc="left")
-
-
-def _plain_axes(ax: Any) -> None:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+def _axes(ax: Any) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8, colors=INK)
 
 
-def _save(fig: Any, path: Path) -> Path:
-    import matplotlib.pyplot as plt
-
-    fig.savefig(path)
-    plt.close(fig)
-    return path
+def _png(fig: Any) -> bytes:
+    """The figure as a file: grown where a title or a label would be cut off."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1, facecolor="white")
+    return buffer.getvalue()

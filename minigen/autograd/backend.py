@@ -193,8 +193,13 @@ def move(array: Any, device: str) -> Any:
     if device not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}: choose 'cpu' or 'cuda'")
     if device == "cpu":
-        return array if isinstance(array, np.ndarray) else array.get()
+        return array if isinstance(array, np.ndarray | np.generic) else array.get()
     problem = cuda_problem()
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")
     return cupy().asarray(array)
+
+
+def assign(target: Any, values: Any) -> None:
+    """target[...] = values, whichever device each of the two arrays is on."""
+    target[...] = move(values, "cuda" if on_gpu(target) else "cpu")

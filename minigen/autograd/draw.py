@@ -19,7 +19,7 @@ from .tensor import Tensor
 Names = Mapping[str, Tensor]
 
 LEAF, OP, RESULT = "#e3f1df", "#e8eefb", "#fdebd3"  # fill colours
-LINE, GAP_X, GAP_Y, CHARACTER, PAD = 34, 46, 14, 6.7, 24  # sizes in pixels
+LINE, GAP_X, GAP_Y, CHARACTER, PAD = 34, 36, 14, 6.7, 24  # sizes in pixels
 
 
 def draw_graph(tensor: Tensor, names: Names | None = None) -> str:

@@ -144,7 +144,7 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: boo
     own: set[Node] = set()  # nodes whose sum is a fresh array of ours, which may be added to in place
     for node, g in seeds:
         _receive(pending, own, node, g)
-    with enable_grad():
+    with enable_grad(), np.errstate(all="ignore"):  # an Inf or a NaN is carried on, as in the compiled kernels
         for node in nodes:
             g = pending.pop(node, None)
             if g is None:
@@ -249,11 +249,11 @@ def _overwritten(node: Node) -> RuntimeError:
 
 
 def _as_tensors(node: Node) -> list:
-    """The saved values with their history: inputs as Tensors made by the node's parents, the result by the node."""
+    """The saved values as Tensors: an input made by the node's parent, the result by the node, a constant by none."""
     made_by = [*node.parents, node if node.op.outputs == 1 else None]
     saved = list(node.saved)
     for i, (value, parent, cell) in enumerate(zip(node.saved, made_by, node.cells, strict=False)):
-        if parent is not None and value is not None:
+        if value is not None and (parent is not None or cell is not None):
             saved[i] = wrap(value, parent, cell)
     return saved
 
@@ -261,7 +261,8 @@ def _as_tensors(node: Node) -> list:
 def _fit(g: Array, parent: Node, node: Node) -> Array:
     """Hold the gradient that a rule returned to its input: sum over broadcast axes, keep the dtype. Never enlarges."""
     if g.dtype != parent.dtype:
-        if node.dtype == parent.dtype:
+        results = node.dtype if node.op.outputs != 1 else (node.dtype,)
+        if parent.dtype in results:
             raise TypeError(f"the gradient rule of {node.op.name} turned {parent.dtype} into {g.dtype}")
         g = OPS["astype"](g, dtype=parent.dtype)  # the op itself promoted this input
     return sum_to(g, parent.shape, node.op.name) if g.shape != parent.shape else g
@@ -280,7 +281,7 @@ def sum_to(g: Array, shape: tuple[int, ...], name: str = "sum_to") -> Array:
 # ---- fused ops: first order by the fast kernel, higher orders through the spec
 
 
-@op
+@op(view=True)
 def alias(x: Array) -> Array:
     """x itself, as a new node: a place to cut a graph at."""
     return x

@@ -35,7 +35,7 @@ Function = Callable[[list[Tensor]], list[Tensor]]
 
 COMPLEX_STEP = 1e-100  # its square vanishes beside 1, and its product with a gradient does not underflow
 DIFFERENCE_STEP = 2.0**-8  # directions have entries of at most 1, and cards keep 1e-2 away from kinks
-RTOL = {True: 1e-10, False: 1e-7}  # analytic or not
+RTOL = {True: 1e-10, False: 1e-8}  # analytic or not
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -55,7 +55,7 @@ def gradcheck(
         passed on as they are, float32 is a TypeError: its rounding would hide what is looked for.
     order: 1 checks the gradient; 2 also the gradient of the gradient, and the symmetry of the Hessian; 3 goes on.
     analytic: use the complex step (see the top of this file); `function` then receives complex Tensors too.
-    rtol: the largest relative error that passes; None takes 1e-10 where analytic, 1e-7 elsewhere.
+    rtol: the largest relative error that passes; None takes 1e-10 where analytic, 1e-8 elsewhere.
 
     Each input is checked along two directions: a random one, in which nothing is forgotten, and one with the signs of
     the claimed gradient, in which nothing cancels. A NaN or an Inf anywhere is an error.

@@ -232,7 +232,8 @@ class Op:
             return out  # the world of raw arrays ends here
         if isinstance(out, generic):
             out = np.asarray(out)  # NumPy returns scalars where an array has no dimensions
-        version = [0] if not self.view or cells[0] is None or out.base is None else cells[0]
+        shared = self.view and cells[0] is not None and (out.base is not None or out is raw[0])
+        version = cells[0] if shared else [0]
         if not wants or not recording or not self.differentiable:
             return wrap(out, None, version) if self.outputs == 1 else tuple([wrap(o, None, [0]) for o in out])
         plan = self.plans.get((wants, len(raw)))

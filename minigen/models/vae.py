@@ -1,12 +1,12 @@
 """Variational autoencoder   (Kingma & Welling 2014, https://arxiv.org/abs/1312.6114; their equations are cited as K&W).
 
 A latent code z ~ N(0, I) is decoded into a distribution over x. The likelihood p(x) = ∫ p(x|z) p(z) dz has no closed form, so
-an encoder q(z|x) = N(mu(x), diag sigma²(x)) proposes codes, and training raises a lower bound:
+an encoder q(z|x) = N(mu(x), diag sigma²(x)) proposes codes that may explain x, and training raises a lower bound:
 
     log p(x)  ≥  ELBO(x)  =  E_q[log p(x|z)]  -  KL(q(z|x) ‖ p(z))                                             (K&W eq. 3)
 
 Read `VAE.elbo` first, then `VAE.log_weights` for the tighter bound of importance weighting   (Burda 2016, the IWAE,
-https://arxiv.org/abs/1509.00519). All log-likelihoods are in nats per sample. N is the batch, D the latent dimension.
+https://arxiv.org/abs/1509.00519). Log-likelihoods are in nats per sample. N is the batch, D the dimension of the code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
-from ..nn import Conv2d, ConvTranspose2d, Linear, Module, Sequential, parameter
+from ..nn import Conv2d, ConvTranspose2d, Linear, Module, Sequential, init, parameter
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option, register
 
@@ -35,16 +35,11 @@ class VAEConfig(ModelConfig):
     samples: int = option(1, "importance samples in the objective: 1 is the ELBO, more is the IWAE", low=1)
 
 
-@dataclass(frozen=True)
-class MLPConfig(VAEConfig):
-    latent: int = option(50, "dimension of the latent code", low=1)
-    hidden: int = option(200, "units of each of the two hidden layers", low=1)
-
-
 class VAE(Model):
     """A VAE made of an encoder, a decoder and a likelihood.
 
     encoder(x) -> (N, 2D): mean and log-variance of q(z|x) side by side.     decoder(z): (N, D) -> parameters of p(x|z).
+    Raises ValueError for beta or free_bits together with several importance samples, where they have no meaning.
     """
 
     config: VAEConfig
@@ -52,6 +47,8 @@ class VAE(Model):
     def __init__(
         self, encoder: Callable, decoder: Callable, likelihood: Likelihood, data_shape: tuple[int, ...], config: VAEConfig
     ):
+        if config.samples > 1 and (config.beta, config.free_bits) != (1, 0):
+            raise ValueError("beta and free_bits weigh the KL term of the ELBO: leave them out, or samples at 1")
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self.data_shape, self.config = data_shape, config
 
@@ -86,60 +83,55 @@ class VAE(Model):
             log w = log p(x|z) + log p(z) - log q(z|x),    z ~ q(z|x)                               (Burda 2016, eq. 8)
         """
         mu, logvar = self.encode(x)
-        eps = rng.normal((k, *mu.shape), dtype=mu.dtype)  # (k, N, D)
+        n, d = mu.shape
+        eps = rng.normal((k, n, d), dtype=mu.dtype)
         z = mu + ops.exp(0.5 * logvar) * eps  # (k, N, D)
-        log_pz = -0.5 * (ops.square(z) + LOG_2PI).sum(axis=-1)  # (k, N)
-        log_qz = -0.5 * (logvar + eps * eps + LOG_2PI).sum(axis=-1)  # (k, N)   since (z - mu)/sigma = eps
-        n = len(x)
-        output = self.decode(z.reshape(k * n, -1))  # (k N, *data_shape)
+        log_pz_qz = 0.5 * (eps * eps + logvar - ops.square(z)).sum(axis=-1)  # (k, N)   since (z - mu)/sigma = eps
+        output = self.decode(z.reshape(k * n, d))  # (k N, *data_shape)
         repeated = np.broadcast_to(x, (k, *x.shape)).reshape(k * n, *x.shape[1:])
         log_px = self.likelihood.log_prob(repeated, output).reshape(k, n)
-        return log_px + log_pz - log_qz  # proved by: truth iwae-bounds
+        return log_px + log_pz_qz  # proved by: truth iwae-bounds
 
     def log_prob_bound(self, x: np.ndarray, k: int, rng: Generator, chunk: int = 50) -> np.ndarray:
         """The importance-weighted bound L_k = E[log 1/k Σ w] ≤ log p(x), without a graph.     -> (N,) nats
 
-        L_1 is the ELBO; L_k grows with k towards log p(x)   (Burda 2016, theorem 1). `chunk` weights at a time are in memory.
+        L_1 is the ELBO; L_k grows with k towards log p(x)   (Burda 2016, theorem 1). No more than `chunk` weights of each
+        sample are in memory at a time.
         """
+        log_sum = np.full(len(x), -np.inf)  # (N,) float64, of the weights so far
         with no_grad():
-            parts = [
-                ops.logsumexp(self.log_weights(x, min(chunk, k - i), rng), axis=0).data for i in range(0, k, chunk)
-            ]  # of (N,) each
-        return np.logaddexp.reduce(np.stack(parts).astype(np.float64), axis=0) - math.log(k)
+            for done in range(0, k, chunk):
+                log_w = self.log_weights(x, min(chunk, k - done), rng)
+                log_sum = np.logaddexp(log_sum, ops.logsumexp(log_w, axis=0).data)
+        return log_sum - math.log(k)
 
     # ---- training
 
     def loss(self, x: np.ndarray, rng: Generator) -> Loss:
-        """-L_k averaged over the batch; for k = 1 with the weight beta and the free bits λ on the KL.
+        """What is minimised, averaged over the batch: -ELBO, or -L_k for several importance samples.
 
-            -log p(x|z) + beta Σ_d max(λ, KL_d),    KL_d averaged over the batch             (Kingma 2016, IAF, eq. 15)
+        beta and free bits λ change the weight of the KL term   (Higgins 2017, eq. 4; Kingma 2016, IAF, eq. 15):
+
+            -log p(x|z) + beta Σ_d max(λ, KL_d),     KL_d averaged over the batch
         """
-        c = self.config
-        if c.samples > 1:
-            bound = (ops.logsumexp(self.log_weights(x, c.samples, rng), axis=0) - math.log(c.samples)).mean()
+        config = self.config
+        if config.samples > 1:
+            bound = (ops.logsumexp(self.log_weights(x, config.samples, rng), axis=0) - math.log(config.samples)).mean()
             return Loss(-bound, {"bound": bound.item()})
-        if c.free_bits == 0:
-            elbo, log_px, kl = self.elbo(x, rng)
-            total = -(log_px - c.beta * kl).mean()
+        elbo, log_px, kl = self.elbo(x, rng)
+        if config.free_bits:
+            cost = ops.maximum(ops.kl_normal(*self.encode(x)).mean(axis=0), config.free_bits).sum()  # (D,) -> ()
         else:
-            mu, logvar = self.encode(x)
-            z = mu + ops.exp(0.5 * logvar) * rng.normal(mu.shape, dtype=mu.dtype)  # (N, D)
-            log_px = self.likelihood.log_prob(x, self.decode(z))  # (N,)
-            kl_d = -0.5 * (1 + logvar - ops.square(mu) - ops.exp(logvar)).mean(axis=0)  # (D,)
-            kl = kl_d.sum()
-            elbo = log_px - kl
-            total = c.beta * ops.maximum(kl_d, c.free_bits).sum() - log_px.mean()
-        return Loss(
-            total,
-            {"elbo": elbo.mean().item(), "reconstruction": log_px.mean().item(), "kl": kl.mean().item()},
-        )
+            cost = kl.mean()
+        terms = {"elbo": elbo, "reconstruction": log_px, "kl": kl}
+        return Loss(config.beta * cost - log_px.mean(), {name: term.mean().item() for name, term in terms.items()})
 
     # ---- use
 
     def sample(self, n: int, rng: Generator) -> np.ndarray:
         """Means of p(x|z) for n codes z ~ N(0, I).     -> (n, *data_shape)"""
         with no_grad():
-            return self.likelihood.mean(self.decode(rng.normal((n, self.config.latent))))
+            return self.likelihood.mean(self.decode(Tensor(rng.normal((n, self.config.latent)))))
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """Mean of p(x|z) at the mean code of x.     (N, *data_shape) -> the same"""
@@ -173,29 +165,38 @@ class Bernoulli(Likelihood):
         return rng.bernoulli(x)
 
     def log_prob(self, x: np.ndarray, output: Tensor) -> Tensor:
-        per_pixel = ops.binary_cross_entropy_with_logits(output, x, reduction="none")  # (N, *data_shape)
-        return -per_pixel.sum(axis=tuple(range(1, per_pixel.ndim)))  # (N,)
+        return -_sum_values(ops.binary_cross_entropy_with_logits(output, x, reduction="none"))
 
     def mean(self, output: Tensor) -> np.ndarray:
         return ops.sigmoid(output.data)
 
 
 class Gaussian(Likelihood):
-    """Real values around the output m, with one learned scale: log p = Σ -½ ((x - m)/s)² - log s - ½ log 2π"""
+    """Real values around the output m, with one learned scale: log p = Σ -½ ((x - m)/s)² - log s - ½ log 2π   (K&W eq. 12)"""
 
     def __init__(self, scale: float = 1.0):
         self.log_scale = parameter(np.full((), math.log(scale), np.float32))
 
     def log_prob(self, x: np.ndarray, output: Tensor) -> Tensor:
         u = (x - output) * ops.exp(-self.log_scale)  # (N, *data_shape)
-        per_value = -0.5 * ops.square(u) - self.log_scale - 0.5 * LOG_2PI
-        return per_value.sum(axis=tuple(range(1, per_value.ndim)))  # (N,)
+        return _sum_values(-0.5 * ops.square(u) - self.log_scale - 0.5 * LOG_2PI)
 
     def mean(self, output: Tensor) -> np.ndarray:
         return output.data
 
 
+def _sum_values(per_value: Tensor) -> Tensor:
+    """(N, *data_shape) -> (N,)"""
+    return per_value.sum(axis=tuple(range(1, per_value.ndim)))
+
+
 # ---- the two networks
+
+
+@dataclass(frozen=True)
+class MLPConfig(VAEConfig):
+    latent: int = option(50, "dimension of the latent code", low=1)
+    hidden: int = option(200, "units of each of the two hidden layers", low=1)
 
 
 @register("vae-mlp", VAE, MLPConfig, "fully connected VAE, the network of the IWAE paper")
@@ -203,7 +204,7 @@ def mlp_vae(data_shape: tuple[int, ...], config: MLPConfig, rng: Generator) -> V
     """784-200-200-50 and back, tanh   (Burda 2016, sec. 5). For images, or with a Gaussian likelihood for 2-D points."""
     size, h, d = math.prod(data_shape), config.hidden, config.latent
     encoder = Sequential(
-        lambda x: x.reshape(len(x), size),
+        _reshape(size),
         Linear(size, h, rng=rng, activation="tanh"),
         Linear(h, h, rng=rng, activation="tanh"),
         Linear(h, 2 * d, rng=rng),
@@ -212,7 +213,7 @@ def mlp_vae(data_shape: tuple[int, ...], config: MLPConfig, rng: Generator) -> V
         Linear(d, h, rng=rng, activation="tanh"),
         Linear(h, h, rng=rng, activation="tanh"),
         Linear(h, size, rng=rng),
-        lambda x: x.reshape(len(x), *data_shape),
+        _reshape(*data_shape),
     )
     return VAE(encoder, decoder, Bernoulli() if len(data_shape) == 3 else Gaussian(), data_shape, config)
 
@@ -225,22 +226,30 @@ def conv_vae(data_shape: tuple[int, ...], config: VAEConfig, rng: Generator) -> 
     height, width, channels = data_shape
     c, h, d = config.channels, config.hidden, config.latent
     inner = (height // 4, width // 4, 2 * c)  # 28 -> 14 -> 7,  8 -> 4 -> 2
-    flat = math.prod(inner)
     encoder = Sequential(
         Conv2d(channels, c, 4, stride=2, padding=1, rng=rng),
         ops.relu,
         Conv2d(c, 2 * c, 4, stride=2, padding=1, rng=rng),
         ops.relu,
-        lambda x: x.reshape(len(x), flat),
-        Linear(flat, h, rng=rng, activation="relu"),
+        _reshape(math.prod(inner)),
+        Linear(math.prod(inner), h, rng=rng, activation="relu"),
         Linear(h, 2 * d, rng=rng),
     )
     decoder = Sequential(
         Linear(d, h, rng=rng, activation="relu"),
-        Linear(h, flat, rng=rng, activation="relu"),
-        lambda x: x.reshape(len(x), *inner),
+        Linear(h, math.prod(inner), rng=rng, activation="relu"),
+        _reshape(*inner),
         ConvTranspose2d(2 * c, c, 4, stride=2, padding=1, rng=rng),
         ops.relu,
         ConvTranspose2d(c, channels, 4, stride=2, padding=1, rng=rng),
     )
     return VAE(encoder, decoder, Bernoulli(), data_shape, config)
+
+
+def _reshape(*shape: int) -> Callable:
+    """A layer that gives each sample another shape."""
+
+    def reshape(x: Tensor) -> Tensor:
+        return x.reshape(len(x), *shape)
+
+    return reshape

@@ -2,13 +2,16 @@
 
 from . import init
 from .attention import MultiHeadAttention
-from .layers import Conv2d, ConvTranspose2d, Dropout, Embedding, Linear, Sequential, parameter
+from .convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from .layers import Dropout, Embedding, Linear, Sequential, parameter
 from .module import Module
 from .normalisation import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 
 __all__ = [
     "BatchNorm",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
     "ConvTranspose2d",
     "Dropout",
     "Embedding",

@@ -1,6 +1,6 @@
-"""Layers that hold weights. Start at `Linear`.
+"""Layers, except convolutions, normalisations and attention, which have files of their own. Start at `Linear`.
 
-Images are channels-last, (N, H, W, C). Every layer that starts from random numbers takes a generator, by keyword.
+A layer that starts from random numbers takes a generator, by keyword. Parameters are float32; see `Module.astype`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,36 @@ import numpy as np
 
 from ..autograd import Tensor, ops
 from ..random import Generator
-from . import init
+from .init import Initialisation, fan_in_uniform, fans
 from .module import Module
 
-Pair = int | tuple[int, int]
+
+class Linear(Module):
+    """y = f(x W + b).     x: (..., in_features)  ->  (..., out_features)
+
+    weight: (in_features, out_features).     bias: (out_features,), or None.     How they start: see `weight_and_bias`.
+    activation: f, None or one that `ops.linear` knows ("relu", "leaky_relu", "tanh", "sigmoid", "silu"), in the same pass.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        rng: Generator,
+        bias: bool = True,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        weight_init: Initialisation = fan_in_uniform,
+    ):
+        self.weight, self.bias = weight_and_bias((in_features, out_features), out_features, bias, weight_init, rng)
+        self.activation, self.negative_slope = activation, negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias, self.activation, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return self.activation or ""
 
 
 def parameter(array: np.ndarray) -> Tensor:
@@ -23,111 +49,52 @@ def parameter(array: np.ndarray) -> Tensor:
     return Tensor(array, requires_grad=True)
 
 
-def pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+def weight_and_bias(
+    shape: tuple[int, ...], out: int, bias: bool, weight_init: Initialisation, rng: Generator
+) -> tuple[Tensor, Tensor | None]:
+    """The parameters of a linear or convolution layer: a weight of `shape`, and a bias (out,) or None.
 
-
-class Linear(Module):
-    """y = act(x W + b).     x: (..., in_features)  ->  (..., out_features)
-
-    weight: (in_features, out_features), bias: (out_features,), both U(±1/√in_features) at the start.
-    activation: None or a name that `ops.linear` knows ("relu", "silu", "tanh", ...), computed in the same pass.
+    Unless told otherwise both start in U(-1/√fan_in, 1/√fan_in), as in PyTorch. With a `weight_init` of its own the bias
+    starts at 0, as in the papers that those come from.
     """
-
-    def __init__(
-        self, in_features: int, out_features: int, *, rng: Generator, bias: bool = True, activation: str | None = None
-    ):
-        self.weight = parameter(init.fan_in_uniform((in_features, out_features), in_features, rng))
-        self.bias = parameter(init.fan_in_uniform((out_features,), in_features, rng)) if bias else None
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.linear(x, self.weight, self.bias, activation=self.activation)
-
-    def extra_repr(self) -> str:
-        return "" if self.activation is None else f"activation={self.activation!r}"
-
-
-class Conv2d(Module):
-    """Convolution.     x: (N, H, W, in_channels)  ->  (N, H', W', out_channels),  H' = ⌊(H + 2p - d(k-1) - 1)/s⌋ + 1
-
-    weight: (kh, kw, in_channels / groups, out_channels), bias: (out_channels,), both U(±1/√fan_in) at the start.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Pair = 0,
-        dilation: Pair = 1,
-        groups: int = 1,
-        *,
-        rng: Generator,
-        bias: bool = True,
-    ):
-        kh, kw = pair(kernel_size)
-        fan_in = kh * kw * in_channels // groups
-        self.weight = parameter(init.fan_in_uniform((kh, kw, in_channels // groups, out_channels), fan_in, rng))
-        self.bias = parameter(init.fan_in_uniform((out_channels,), fan_in, rng)) if bias else None
-        self.options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, **self.options)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{k}={v}" for k, v in self.options.items())
-
-
-class ConvTranspose2d(Module):
-    """Transposed convolution, the adjoint of Conv2d.     x: (N, H, W, in_channels)  ->  (N, H', W', out_channels),
-    H' = (H - 1)s - 2p + d(k-1) + output_padding + 1
-
-    weight: (kh, kw, out_channels / groups, in_channels): the array that a Conv2d from out_channels to in_channels has.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Pair = 0,
-        output_padding: Pair = 0,
-        groups: int = 1,
-        dilation: Pair = 1,
-        *,
-        rng: Generator,
-        bias: bool = True,
-    ):
-        kh, kw = pair(kernel_size)
-        fan_in = kh * kw * out_channels // groups  # PyTorch's convention for its (in, out, kh, kw) weights
-        self.weight = parameter(init.fan_in_uniform((kh, kw, out_channels // groups, in_channels), fan_in, rng))
-        self.bias = parameter(init.fan_in_uniform((out_channels,), fan_in, rng)) if bias else None
-        self.options: dict[str, Any] = {
-            "stride": stride,
-            "padding": padding,
-            "output_padding": output_padding,
-            "groups": groups,
-            "dilation": dilation,
-        }
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.conv_transpose2d(x, self.weight, self.bias, **self.options)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{k}={v}" for k, v in self.options.items())
+    weight = parameter(weight_init(shape, rng))
+    if not bias:
+        return weight, None
+    if weight_init is not fan_in_uniform:
+        return weight, parameter(np.zeros(out, np.float32))
+    bound = fans(shape)[0] ** -0.5
+    return weight, parameter(rng.uniform((out,), -bound, bound))
 
 
 class Embedding(Module):
-    """A row of a table for each index.     indices: (...) int in [0, num_embeddings)  ->  (..., embedding_dim)"""
+    """A row of a table for each index.     indices: (...) int in [0, num_embeddings)  ->  (..., embedding_dim)
+
+    weight: (num_embeddings, embedding_dim), N(0, 1) at the start.
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, rng: Generator):
         self.weight = parameter(rng.normal((num_embeddings, embedding_dim)))
 
     def forward(self, indices: Any) -> Tensor:
         return ops.embedding(indices, self.weight)
+
+
+class Dropout(Module):
+    """Zero each element with probability p while training, and scale the others by 1/(1-p)   (Srivastava 2014).
+
+    It draws from its generator, whose position is part of the state of the module. Raises ValueError for p outside [0, 1).
+    """
+
+    def __init__(self, p: float, *, rng: Generator):
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p={p} is the probability of a zero and must be in [0, 1)")
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.dropout(x, self.p, self.rng, training=self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
 
 
 class Sequential(Module):
@@ -146,16 +113,3 @@ class Sequential(Module):
 
     def __len__(self) -> int:
         return len(self.layers)
-
-
-class Dropout(Module):
-    """Zero each element with probability p while training, and scale the others by 1/(1-p). Draws from its generator."""
-
-    def __init__(self, p: float, *, rng: Generator):
-        self.p, self.rng = p, rng
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.dropout(x, self.p, self.rng, training=self.training)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"

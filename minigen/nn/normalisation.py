@@ -1,11 +1,13 @@
 """Normalisation layers, channels-last: each subtracts a mean, divides by a standard deviation, scales and shifts.
 
-They differ only in what they average over, for x of shape (N, H, W, C):
+They differ in what they average over, for x of shape (N, H, W, C). Start at the one you know.
 
     BatchNorm     over N, H, W, for each channel; running averages take over in evaluation
     LayerNorm     over the last axes, for each sample
     GroupNorm     over H, W and the channels of a group, for each sample and group
     InstanceNorm  over H, W, for each sample and channel
+
+weight (the scale) starts at 1, bias (the shift) at 0.
 """
 
 from __future__ import annotations
@@ -17,25 +19,28 @@ from .layers import parameter
 from .module import Module
 
 
-def ones(*shape: int) -> Tensor:
-    return parameter(np.ones(shape, np.float32))
-
-
-def zeros(*shape: int) -> Tensor:
-    return parameter(np.zeros(shape, np.float32))
-
-
 class BatchNorm(Module):
-    """Batch normalisation over all axes but the last   (Ioffe & Szegedy 2015, alg. 1).     (N, ..., C) -> the same
+    """Batch normalisation over all axes but the last   (Ioffe & Szegedy 2015, alg. 1).     (N, ..., num_features) -> the same
 
-    momentum: weight of the newest batch in the running mean and (unbiased) variance that evaluation uses.
+    In evaluation running averages take the place of the batch's mean and variance. Each training step moves them,
+
+        running ← (1 - momentum) running + momentum new,     new variance: the unbiased one,
+
+    with or without gradients. They are buffers, and start at 0 and 1.     activation, negative_slope: see `ops.batch_norm`.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
-        self.weight, self.bias = ones(num_features), zeros(num_features)
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+    ):
+        self.weight, self.bias = _scale_and_shift(num_features)
         self.running_mean = Tensor(np.zeros(num_features, np.float32))
         self.running_var = Tensor(np.ones(num_features, np.float32))
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.activation, self.negative_slope = eps, momentum, activation, negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.batch_norm(
@@ -47,7 +52,12 @@ class BatchNorm(Module):
             training=self.training,
             momentum=self.momentum,
             eps=self.eps,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
         )
+
+    def extra_repr(self) -> str:
+        return self.activation or ""
 
 
 class LayerNorm(Module):
@@ -55,7 +65,7 @@ class LayerNorm(Module):
 
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5):
         self.shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.weight, self.bias = ones(*self.shape), zeros(*self.shape)
+        self.weight, self.bias = _scale_and_shift(*self.shape)
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,29 +73,42 @@ class LayerNorm(Module):
 
 
 class GroupNorm(Module):
-    """Group normalisation   (Wu & He 2018, eq. 7).     (N, ..., C) -> the same
+    """Group normalisation   (Wu & He 2018, eq. 7).     (N, ..., num_channels) -> the same
 
-    silu: follow it with x·sigmoid(x) in the same pass.
+    activation, negative_slope: what follows in the same pass; see `ops.group_norm`.
+    Raises ValueError if num_groups does not divide num_channels.
     """
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, silu: bool = False):
-        self.weight, self.bias = ones(num_channels), zeros(num_channels)
-        self.num_groups, self.eps, self.silu = num_groups, eps, silu
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+    ):
+        if num_groups < 1 or num_channels % num_groups:
+            raise ValueError(f"GroupNorm: num_groups={num_groups} does not divide num_channels={num_channels}")
+        self.weight, self.bias = _scale_and_shift(num_channels)
+        self.num_groups, self.eps, self.activation, self.negative_slope = num_groups, eps, activation, negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = ops.group_norm_silu if self.silu else ops.group_norm
-        return norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.activation, self.negative_slope)
 
     def extra_repr(self) -> str:
-        return f"num_groups={self.num_groups}{', silu' if self.silu else ''}"
+        return f"num_groups={self.num_groups}" + (f", {self.activation}" if self.activation else "")
 
 
 class InstanceNorm(Module):
-    """Instance normalisation   (Ulyanov 2016).     (N, ..., C) -> the same"""
+    """Instance normalisation   (Ulyanov 2016), with scale and shift.     (N, ..., num_features) -> the same"""
 
     def __init__(self, num_features: int, eps: float = 1e-5):
-        self.weight, self.bias = ones(num_features), zeros(num_features)
+        self.weight, self.bias = _scale_and_shift(num_features)
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.instance_norm(x, self.weight, self.bias, self.eps)
+
+
+def _scale_and_shift(*shape: int) -> tuple[Tensor, Tensor]:
+    return parameter(np.ones(shape, np.float32)), parameter(np.zeros(shape, np.float32))

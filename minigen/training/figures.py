@@ -1,7 +1,13 @@
-"""Looking at a run: the numbers and pictures of one evaluation. Start at `evaluate_and_draw`."""
+"""Looking at a run: the scores and the pictures of one evaluation. Start at `scores` and `draw`.
+
+Nothing here changes a run: the model is looked at in evaluation mode, with its averaged parameters, and with a generator of
+its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +15,44 @@ import numpy as np
 
 from .. import plots
 from ..autograd import no_grad
+from ..data import Dataset
 from ..evaluation import NLL, active_units, bound, independent_bernoulli, mean_and_stderr
+from ..random import Generator
 from . import files
 
-HELD_OUT = 500  # test samples that are looked at during training
+HELD_OUT = 500  # test samples that are scored during training
+SHOWN = 2000  # points, or codes, in a scatter plot
+WEIGHTS = 5000  # importance samples that are decoded at a time: bounds the memory, about 0.5 GB for 28 x 28 images
 
 
-def evaluate_and_draw(run: Any, folder: Path) -> dict[str, float]:
-    """Evaluate the run's model on held-out data, and draw what it can show. Returns the numbers, in nats per sample."""
-    run.model.eval()
-    scores: dict[str, float] = {}
-    with run.averaged():
-        for look in (_likelihood, _samples, _reconstructions, _latent):
-            scores |= look(run, folder / "figures")
-    run.model.train()
-    _curves(run, folder, scores)
-    return scores
+def scores(run: Any) -> dict[str, float]:
+    """Numbers on held-out data, in nats per sample unless the name says else."""
+    found: dict[str, float] = {}
+    with looking_at(run) as model:
+        if hasattr(model, "elbo"):
+            found["test_elbo"] = mean_and_stderr(_bounds(run, some(run.test, HELD_OUT)[0], 1))[0]
+    if "encode" in run.model.capabilities():
+        found["active_units"] = float(count_active_units(run)[0])
+    return found
 
 
-def likelihood(run: Any, x: np.ndarray, k: int, seed_offset: int = 0) -> NLL:
-    """The model's bound on raw data x with k samples (1: the ELBO), beside its floor or baseline."""
-    rng = run.evaluation_rng()
-    value, stderr = mean_and_stderr(-bound(run.model, x, k, rng))
-    points = run.test.x.ndim == 2
+def draw(run: Any, folder: Path) -> None:
+    """All figures that the model and its data allow, into `folder`/figures. Raises FileError."""
+    with looking_at(run):
+        for name, figure in FIGURES.items():
+            png = figure(run, folder)
+            if png is not None:
+                files.write_atomically(folder / "figures" / f"{name}.png", png)
+
+
+def likelihood(run: Any, x: np.ndarray, k: int, said: Callable[[int], None] = lambda done: None) -> NLL:
+    """The model's bound on raw data x with k samples (1: the ELBO), beside its floor or baseline.
+
+    said: is told after every piece how many samples are done.
+    """
+    with looking_at(run):
+        value, stderr = mean_and_stderr(-_bounds(run, x, k, said))
+    points = x.ndim == 2
     return NLL(
         value,
         stderr,
@@ -44,79 +65,129 @@ def likelihood(run: Any, x: np.ndarray, k: int, seed_offset: int = 0) -> NLL:
     )
 
 
-def _likelihood(run: Any, folder: Path) -> dict[str, float]:
-    if not hasattr(run.model, "elbo"):
-        return {}
-    nll = likelihood(run, run.test.x[:HELD_OUT], 1)
-    return {"test_elbo": -nll.value}
+def count_active_units(run: Any) -> tuple[int, int]:
+    """How many latent dimensions are used, and of how many."""
+    x = _seen(run, some(run.test, SHOWN)[0])
+    with looking_at(run) as model:
+        return active_units(model.encode, x), model.encode(x[:1])[0].shape[1]
 
 
-def _samples(run: Any, folder: Path) -> dict[str, float]:
-    points = run.test.x.ndim == 2
-    samples = run.model.sample(2000 if points else 64, run.evaluation_rng())
-    title = f"{run.config.model} on {run.config.data}, step {run.step}"
-    if points:
-        plots.points(samples, run.test.x[:2000], folder / "samples.png", title)
-    else:
-        plots.image_grid(samples, folder / "samples.png", f"{title}: samples")
-    return {}
+def some(dataset: Dataset, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """n random samples of a data set with their labels, or all; the same ones every time. The order in files is no accident."""
+    chosen = np.sort(Generator(0).permutation(len(dataset))[:n])
+    return dataset.x[chosen], None if dataset.y is None else dataset.y[chosen]
 
 
-def _reconstructions(run: Any, folder: Path) -> dict[str, float]:
+@contextmanager
+def looking_at(run: Any) -> Iterator[Any]:
+    """The model of a run, in evaluation mode and with its averaged parameters."""
+    run.model.eval()
+    try:
+        with run.averaged():
+            yield run.model
+    finally:
+        run.model.train()
+
+
+def _bounds(run: Any, x: np.ndarray, k: int, said: Callable[[int], None] = lambda done: None) -> np.ndarray:
+    """The bound of each sample, in pieces that fit into memory.     -> (N,) nats"""
+    rng, size = run.evaluation_rng(), max(1, WEIGHTS // min(k, 50))  # log_prob_bound decodes 50 at a time
+    pieces = []
+    for i in range(0, len(x), size):
+        pieces.append(bound(run.model, x[i : i + size], k, rng))
+        said(min(i + size, len(x)))
+    return np.concatenate(pieces)
+
+
+def _seen(run: Any, x: np.ndarray) -> np.ndarray:
+    """Raw data as the model sees them."""
+    return run.model.preprocess(x, run.evaluation_rng())
+
+
+def _title(run: Any, what: str) -> str:
+    return f"{run.config.model} on {run.config.data}, step {run.step}: {what}"
+
+
+# ---- the figures: each a function of a run and its folder -> PNG, or None where there is nothing to show
+
+
+def _samples(run: Any, folder: Path) -> bytes:
+    if run.test.x.ndim == 2:
+        samples = run.model.sample(SHOWN, run.evaluation_rng())
+        return plots.points(samples, some(run.test, SHOWN)[0], _title(run, "samples"))
+    return plots.image_grid(run.model.sample(64, run.evaluation_rng()), _title(run, "samples"))
+
+
+def _reconstructions(run: Any, folder: Path) -> bytes | None:
     if not hasattr(run.model, "reconstruct") or run.test.x.ndim == 2:
-        return {}
-    originals = run.test.x[:16]
-    seen = run.model.preprocess(originals, run.evaluation_rng())
-    title = f"{run.config.model} on {run.config.data}, step {run.step}: test images"
-    plots.reconstructions(originals, seen, run.model.reconstruct(seen), folder / "reconstructions.png", title)
-    return {}
+        return None
+    originals = some(run.test, 16)[0]
+    seen = _seen(run, originals)
+    rows = {"data": originals, "as seen": seen, "rebuilt": run.model.reconstruct(seen)}
+    return plots.image_rows(rows, _title(run, "test images"))
 
 
-def _latent(run: Any, folder: Path) -> dict[str, float]:
-    """Codes of the test set along their two directions of largest variance, and a walk through the latent space."""
+def _latent(run: Any, folder: Path) -> bytes | None:
+    """Codes of test data along their two directions of largest variance."""
     if not hasattr(run.model, "encode"):
-        return {}
-    x = run.model.preprocess(run.test.x[:2000], run.evaluation_rng())
-    with no_grad():
-        codes = np.asarray(run.model.encode(x)[0].data, np.float64)  # (N, D)
-    centred = codes - codes.mean(axis=0)
-    directions = np.linalg.svd(centred, full_matrices=False)[2][:2]  # (2, D)
-    plane = centred @ directions.T if codes.shape[1] > 1 else np.stack([codes[:, 0], np.zeros(len(codes))], axis=1)
-    labels = None if run.test.y is None else run.test.y[:2000]
-    names = ("first principal direction of the codes", "second")
-    plots.latent_scatter(plane, labels, folder / "latent.png", f"latent codes of test data, step {run.step}", names)
-    if run.test.x.ndim == 4 and codes.shape[1] > 1 and hasattr(run.model, "likelihood"):
-        _walk(run, codes, directions, folder / "traversal.png")
-    return {"active_units": float(active_units(run.model.encode, x))}
+        return None
+    codes = _codes(run)
+    labels = some(run.test, SHOWN)[1]
+    axes = ("first principal direction of the codes", "second principal direction")
+    return plots.latent_scatter(_plane(codes)[1], labels, _title(run, "codes of test data"), axes)
 
 
-def _walk(run: Any, codes: np.ndarray, directions: np.ndarray, path: Path, side: int = 11) -> None:
-    """Decode a grid of codes in the plane of the two principal directions, ±2 standard deviations around the mean."""
-    spread = (codes @ directions.T).std(axis=0)  # (2,)
+def _traversal(run: Any, folder: Path, side: int = 11) -> bytes | None:
+    """A walk in the plane of those two directions, decoded: ±2 standard deviations around the mean."""
+    if not (hasattr(run.model, "encode") and hasattr(run.model, "likelihood")) or run.test.x.ndim == 2:
+        return None
+    codes = _codes(run)
+    directions, plane = _plane(codes)
     steps = np.linspace(-2, 2, side)
-    grid = np.stack([(a * spread[0], b * spread[1]) for b in -steps for a in steps])  # (side², 2)
+    grid = np.array([(a, b) for b in -steps for a in steps]) * plane.std(axis=0)  # (side², 2)
     z = (codes.mean(axis=0) + grid @ directions).astype(np.float32)  # (side², D)
     with no_grad():
         images = run.model.likelihood.mean(run.model.decode(z))
-    plots.image_grid(images, path, f"latent traversal, step {run.step}: ±2 standard deviations both ways", columns=side)
+    return plots.image_grid(images, _title(run, "latent traversal, ±2 standard deviations"), columns=side)
 
 
-def _curves(run: Any, folder: Path, scores: dict[str, float]) -> None:
+def _curves(run: Any, folder: Path) -> bytes | None:
     """The bound over the steps, in training and on held-out data, with the floor or the baseline drawn in."""
-    lines = files.read_lines(folder / "metrics.jsonl")
-    series = {
-        "training ELBO": [(line["step"], line["elbo"]) for line in lines if "elbo" in line],
-        "held-out ELBO": [(line["step"], line["test_elbo"]) for line in lines if "test_elbo" in line]
-        + ([(run.step, scores["test_elbo"])] if "test_elbo" in scores else []),
-    }
-    drawn = {name: tuple(zip(*points, strict=True)) for name, points in series.items() if points}
-    if not drawn:
-        return
+    path = folder / "metrics.jsonl"
+    lines = files.read_lines(path) if path.exists() else []
+    names = {"elbo": "training ELBO", "bound": "training bound", "test_elbo": "held-out ELBO"}
+    series: dict[str, Any] = {}
+    for key, name in names.items():
+        points = [(line["step"], line[key]) for line in lines if key in line]
+        if points:
+            series[name] = tuple(zip(*points, strict=True))
     marks = {}
     if run.test.entropy is not None:
-        marks["minus the entropy of the data"] = -run.test.entropy
+        marks["best possible: minus the entropy of the data"] = -run.test.entropy
     if run.test.x.ndim == 4:
-        marks["independent Bernoullis"] = -independent_bernoulli(run.data.x, run.test.x[:HELD_OUT])
-    plots.curves(drawn, folder / "figures" / "curves.png", f"{run.config.model} on {run.config.data}", lines=marks)
+        marks["independent Bernoullis, to be beaten"] = -independent_bernoulli(run.data.x, some(run.test, HELD_OUT)[0])
+    title = f"{run.config.model} on {run.config.data}"
+    return plots.curves(series, title, ylabel="nats per sample", lines=marks) if series else None
 
 
+FIGURES: dict[str, Callable[[Any, Path], bytes | None]] = {
+    "samples": _samples,
+    "reconstructions": _reconstructions,
+    "latent": _latent,
+    "traversal": _traversal,
+    "curves": _curves,
+}
+
+
+def _codes(run: Any) -> np.ndarray:
+    """Mean codes of test data.     -> (N, D) float64"""
+    with no_grad():
+        return np.asarray(run.model.encode(_seen(run, some(run.test, SHOWN)[0]))[0].data, np.float64)
+
+
+def _plane(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two directions of largest variance, (2, D), and the centred codes in their plane, (N, 2). For D = 1, 0 beside it."""
+    centred = codes - codes.mean(axis=0)
+    directions = np.linalg.svd(centred, full_matrices=False)[2][:2]  # (min(D, 2), D)
+    directions = np.concatenate([directions, np.zeros((2 - len(directions), codes.shape[1]))])
+    return directions, centred @ directions.T

@@ -1,94 +1,133 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere. Start at `Progress`."""
+"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere. Start at `Progress.update`."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
-from ..autograd.kernels import compiled_before
-
 PLAIN_SECONDS = 5.0  # between two plain lines
+BAR_SECONDS = 0.1  # between two looks of the bar
 
 
 class Progress:
-    """Reports on a run: loss in nats, samples per second, time left. Everything goes to standard error.
+    """Reports on a run, on standard error: loss in nats, samples per second, time left.
 
-    On a terminal a bar (tqdm); elsewhere a plain line now and then. quiet: nothing at all.
+    Use it as a context: `say` works from the beginning, the bar appears with `start`. quiet: nothing at all.
     """
 
-    def __init__(self, run: Any, quiet: bool):
-        self.run, self.quiet = run, quiet
-        self.batch_size = run.order.batch_size
-        self.sums: dict[str, float] = {}
-        self.seconds, self.count = 0.0, 0
-        self.bar: tqdm | None = None
-        self.last_line = 0.0
-        self.begun = False
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self.run: Any = None
+        self.bar: Any = None
+        self.shown = float("-inf")  # when the last look was
+        self.seconds, self.steps = 0.0, 0  # of this lap
+        self.began: tuple[float, float] | None = None  # time, and budget spent, after the first step
 
     def __enter__(self) -> Progress:
-        config = self.run.config
-        if not self.quiet and config.backend == "numba" and not compiled_before():
-            self.say("Compiling kernels (first run on this machine; they are kept on disk) ...")
-        if not self.quiet and sys.stderr.isatty():
-            total = None if config.last_step == float("inf") else int(config.last_step)
-            self.bar = tqdm(total=total, initial=self.run.step, unit="step", dynamic_ncols=True)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.bar is not None:
             self.bar.close()
+            self.bar = None
 
     def say(self, text: str) -> None:
-        """One line, above the bar if there is one."""
-        if not self.quiet:
-            tqdm.write(text, file=sys.stderr)
-
-    def update(self, terms: dict[str, float], seconds: float) -> None:
-        """A step has been made, in so many seconds."""
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
-        if self.begun:
-            self.seconds += seconds  # not the first one, which compiles
-        elif seconds > 1.0:
-            self.say(f"first step after {seconds:.1f} s")
-        self.begun = True
+        """One line, above the bar if there is one. Where nobody reads any longer, the run goes on in silence."""
         if self.quiet:
             return
-        text = "  ".join(f"{name} {value:.2f}" for name, value in terms.items())
-        if self.bar is not None:
-            self.bar.update()
-            self.bar.set_postfix_str(f"{text}  {self.speed():.0f} samples/s", refresh=False)
-        elif time.monotonic() - self.last_line > PLAIN_SECONDS:
-            self.last_line = time.monotonic()
-            self.say(f"step {self.run.step:>6}{self._of_total()}  {text}  {self.speed():.0f} samples/s{self._left()}")
+        try:
+            if self.bar is None:
+                print(text, file=sys.stderr, flush=True)
+            else:
+                self.bar.write(text, file=sys.stderr)
+        except BrokenPipeError:
+            self.quiet = True
 
-    def speed(self) -> float:
-        """Samples per second since the last interval began."""
-        return self.batch_size * self.count / self.seconds if self.seconds else 0.0
+    def start(self, run: Any) -> None:
+        """The first step of `run` follows."""
+        self.run = run
+        if not self.quiet and sys.stderr.isatty():
+            from tqdm import tqdm
 
-    def averages(self) -> dict[str, float]:
-        """The mean of each term since the last call, and the speed."""
-        means = {name: total / self.count for name, total in self.sums.items()} if self.count else {}
-        means["samples_per_second"] = self.speed()
-        self.sums, self.count, self.seconds = {}, 0, 0.0
-        return means
+            look = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}"
+            self.bar = tqdm(total=self._total(), initial=run.step, bar_format=look, dynamic_ncols=True, file=sys.stderr)
 
-    def scores(self, scores: dict[str, float]) -> None:
+    def update(self, terms: dict[str, float], seconds: float) -> None:
+        """A step has been made in so many seconds, with these terms. The first step, which may compile, is not timed."""
+        now = time.monotonic()
+        if self.began is None:
+            self.began = (now, self.run.spent)
+        else:
+            self.seconds, self.steps = self.seconds + seconds, self.steps + 1
+        if self.quiet or now - self.shown < (PLAIN_SECONDS if self.bar is None else BAR_SECONDS):
+            return
+        self.shown = now
+        rest = "".join(f"  {text}" for text in (self._speed(), self._left(now)) if text)
+        if self.bar is None:
+            self.say(f"step {self.run.step}/{self._total()}  {_nats(terms)}{rest}")
+        else:
+            self.bar.total = self._total()
+            self.bar.set_postfix_str(_nats(terms, 1) + rest, refresh=False)
+            self.bar.update(self.run.step - self.bar.n)
+
+    def scores(self, step: int, scores: dict[str, float]) -> None:
         """An evaluation has been made."""
-        self.say(f"step {self.run.step:>6}  " + "  ".join(f"{name} {value:.2f}" for name, value in scores.items()))
+        texts = (f"{name} {f'{value:.2f}'.removesuffix('.00')}" for name, value in scores.items())
+        self.say(f"step {step}  " + "  ".join(texts))
 
-    def _of_total(self) -> str:
-        last = self.run.config.last_step
-        return "" if last == float("inf") else f"/{int(last)}"
+    def lap(self) -> float:
+        """Samples per second in training steps since the last lap; 0.0 if none was timed."""
+        speed = self._samples_per_second()
+        self.seconds, self.steps = 0.0, 0
+        return speed
 
-    def _left(self) -> str:
-        """Time left, judged by the step limit."""
-        last, speed = self.run.config.last_step, self.speed()
-        if last == float("inf") or not speed:
+    def _samples_per_second(self) -> float:
+        return self.steps * self.run.order.batch_size / self.seconds if self.seconds else 0.0
+
+    def _speed(self) -> str:
+        return f"{self._samples_per_second():,.0f} samples/s" if self.seconds else ""
+
+    def _total(self) -> int:
+        """The step at which the run will end; where processor time decides, judged by the pace so far."""
+        if self.run.last_step is not None:
+            return self.run.last_step
+        return max(self.run.step, round(self.run.step / self.run.spent)) if self.run.spent else 1
+
+    def _left(self, now: float) -> str:
+        """Time left at the pace so far, evaluations included."""
+        if self.began is None or self.run.spent <= self.began[1]:
             return ""
-        seconds = int((last - self.run.step) * self.batch_size / speed)
-        return f"  {seconds // 60}:{seconds % 60:02d} left"
+        seconds = round((now - self.began[0]) / (self.run.spent - self.began[1]) * max(0.0, 1 - self.run.spent))
+        hours, minutes = divmod(seconds // 60, 60)
+        return f"{hours}:{minutes:02d}:{seconds % 60:02d} left" if hours else f"{minutes}:{seconds % 60:02d} left"
+
+
+def _nats(terms: dict[str, float], count: int | None = None) -> str:
+    """The first `count` terms in words, without the total loss where others explain it."""
+    named = [f"{name} {value:.2f}" for name, value in terms.items() if name != "loss" or len(terms) == 1]
+    return "  ".join(named[:count]) + " nats"
+
+
+@contextmanager
+def say_when_compiling(say: Callable[[str], None]) -> Iterator[None]:
+    """Inside this block, the first kernel that must be compiled is announced by `say`, before the wait."""
+    from ..autograd.kernels import jit  # imports numba, which takes a moment
+
+    events = jit.numba.core.event
+
+    class Announcement(events.Listener):
+        said = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.said:
+                self.said = True
+                say("Compiling kernels (first run; they are kept on disk) ...")
+
+        def on_end(self, event: Any) -> None:
+            """Numba asks for it."""
+
+    with events.install_listener("numba:compile", Announcement()):
+        yield

@@ -1,87 +1,82 @@
-"""A training run: its configuration, its folder, its loop. Start at `train`.
+"""A training run: its state and its loop. Start at `train`. The folder of a run:
 
     runs/vae-digits/
-      config.json         what was asked for: enough to build the same run again
-      environment.json    with what it ran: versions, processor, threads
-      metrics.jsonl       one line of numbers per interval, and per evaluation
-      checkpoints/        the whole state, written atomically (checkpoint.py): `--resume` continues bit for bit
-      figures/            pictures, drawn anew at each evaluation
+      config.json         what was asked for: enough to build the same run again (config.py)
+      environment.json    with what it ran: versions, processor, threads, data (recorder.py)
+      metrics.jsonl       a line of training means every log_every steps, and a line of scores for each evaluation
+      checkpoints/        the whole state, written atomically: `--resume` continues bit for bit (checkpoint.py)
+      figures/            pictures, drawn anew at each evaluation (figures.py)
 
 Everything random comes from three generators that are split from one seed: the parameters' start, the order of the data, and
 the noise of the steps. Evaluation uses a fourth one, made anew each time, so that looking at a run does not change it.
+
+What a run does after a step depends on its state alone, and the state is saved last. So wherever it is stopped or killed, the
+newest checkpoint is one whose metrics are complete, and the resumed run writes what an uninterrupted one would have written.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import platform
+import math
+import os
 import signal
-import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .. import data
 from ..autograd import backend
-from ..models import MODELS, Model, ModelConfig
+from ..data import DATASETS, BatchOrder, Dataset
+from ..data import load as load_data
+from ..models import MODELS, Model
 from ..optim import EMA
 from ..random import Generator
 from . import files
-from .checkpoint import Checkpoints, Latest, require_same
-from .progress import Progress
+from .checkpoint import CheckpointError, Checkpoints, Latest, require_same
+from .config import ConfigError, RunConfig, read_config, require_finite
+from .progress import Progress, say_when_compiling
+from .recorder import Recorder
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run is: `options` are the model's own, the rest every run has.
+def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = False) -> Run:
+    """Train until the budget of `config` is spent. Returns the run.
 
-    steps, epochs, minutes: when to stop, the first that is reached; None does not count. Minutes are of processor time of this
-    process, so that a budget means the same on a busy machine; if all are None the model's own default of steps counts.
-    threads: CPU threads, None for all. The results do not depend on it, bit for bit.
+    folder: the run's folder. A new run wants one that is empty or does not exist; resume continues the run that is there
+    from its newest good checkpoint, and ends bit for bit where an uninterrupted run would have.     quiet: print nothing.
+
+    After Ctrl-C or SIGTERM the step is finished, the state saved, and `Interrupted` raised; after a second one it is raised at
+    once. Raises ConfigError, DataError, DeviceError, FileError or CheckpointError, before anything is written, for what cannot
+    be done; FileError for what cannot be written later, having saved the state if that can be; Diverged.
     """
+    progress = Progress(quiet)
+    with _interruption(quiet) as stop, progress, say_when_compiling(progress.say):
+        run, checkpoints = _resumed(config, folder, progress) if resume else _begun(config, folder)
+        recorder = Recorder(run, folder, checkpoints, progress)
+        recorder.start()
+        progress.start(run)
+        stop.patient = True
+        while run.spent < 1 and not stop.signal:
+            start = time.perf_counter()
+            terms = run.advance()
+            progress.update(terms, time.perf_counter() - start)
+            recorder.after_step()
+        recorder.save()
+        if stop.signal:
+            raise Interrupted(stop.signal, f"interrupted: saved step {run.step} in {folder}; continue with --resume")
+        recorder.finish()
+    return run
 
-    model: str = "vae"
-    data: str = "digits"
-    options: ModelConfig = field(default_factory=ModelConfig)
-    steps: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None
-    seed: int = 0
-    threads: int | None = None
-    backend: str = "numba"
-    device: str = "cpu"
-    checkpoint_every: int = 500
-    evaluate_every: int = 500
-    log_every: int = 20
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RunConfig:
-        """The inverse of `to_json`. Raises ValueError for fields that do not exist, naming them."""
-        values = dict(values)
-        model = values.get("model")
-        if model not in MODELS:
-            raise ValueError(f"unknown model {model!r}; known are {', '.join(MODELS)}")
-        options = values.pop("options", {})
-        for kind, given in ((cls, values), (MODELS[model].config, options)):
-            unknown = sorted(set(given) - {f.name for f in dataclasses.fields(kind)})
-            if unknown:
-                raise ValueError(f"unknown setting {', '.join(unknown)} of {kind.__name__}")
-        return cls(options=MODELS[model].config(**options), **values)
-
-    @property
-    def last_step(self) -> float:
-        """The step to stop at, not counting epochs and minutes."""
-        if self.steps is not None:
-            return self.steps
-        return self.options.steps if self.epochs is None and self.minutes is None else float("inf")
+def load_run(folder: Path) -> Run:
+    """The run in `folder` at its newest good checkpoint, to look at. Raises CheckpointError or FileError."""
+    config = read_config(folder)
+    latest = Checkpoints(folder / "checkpoints").latest()
+    backend.set_backend(config.backend)
+    run = Run(config)
+    run.restore_model(latest)
+    return run
 
 
 class Run:
@@ -90,35 +85,84 @@ class Run:
     def __init__(self, config: RunConfig):
         if config.device != "cpu":
             problem = backend.cuda_problem() or "this version trains on the CPU only: leave out --device"
-            raise backend.DeviceError(f"cannot use device {config.device!r}: {problem}")
+            raise backend.DeviceError(f"--device {config.device} cannot be used: {problem}")
         self.config = config
-        self.data = data.load(config.data, "train")
-        self.test = data.load(config.data, "test")
-        weights, order, self.rng = Generator(config.seed).split(3)
-        self.model: Model = MODELS[config.model].build(self.data.x.shape[1:], config.options, weights)
+        shape = DATASETS[config.data].shape
+        weights, self._order_rng, self.rng = Generator(config.seed).split(3)
+        try:
+            self.model: Model = MODELS[config.model].build(shape, config.options, weights)
+        except ValueError as error:
+            raise ConfigError(f"{config.model} on {config.data}: {error}") from error
         self.optimizers = self.model.optimizers()
         first = next(iter(self.optimizers.values()))
         self.ema = EMA(first.flat, config.options.ema) if config.options.ema else None
-        self.order = data.BatchOrder(len(self.data), config.options.batch_size, order)
         self.step = 0
         self.cpu_seconds = 0.0
+        self.sums: dict[str, float] = {}  # of the terms that the steps report, since the last line of metrics,
+        self.count = 0  # and the number of these steps
+        self.evaluated = 0  # the step of the last evaluation
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The training split."""
+        return load_data(self.config.data, "train")
+
+    @cached_property
+    def test(self) -> Dataset:
+        """The test split."""
+        return load_data(self.config.data, "test")
+
+    @cached_property
+    def order(self) -> BatchOrder:
+        """Which samples come when."""
+        n, size = len(self.data), self.config.options.batch_size
+        if size > n:
+            raise ConfigError(f"--batch-size {size}: {self.config.data} has {n} training samples; choose at most {n}")
+        return BatchOrder(n, size, self._order_rng)
 
     def advance(self) -> dict[str, float]:
-        """One training step. Returns the terms that the model reports."""
+        """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
+        start = time.process_time()
         batch = self.data.x[next(self.order)]
         terms = self.model.train_step(batch, self.rng, self.optimizers)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
+        self.cpu_seconds += time.process_time() - start
+        require_finite(terms, self.step, self.config)
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
         return terms
 
-    def averaged(self) -> Any:
+    def means(self) -> dict[str, float]:
+        """The mean of each term over the steps since the last line of metrics."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+    @property
+    def last_step(self) -> int | None:
+        """The step to stop at; None where processor time decides."""
+        config = self.config
+        if config.minutes is not None:
+            return None
+        if config.epochs is not None:
+            return math.ceil(config.epochs * self.order.batches_per_epoch)
+        return config.steps or config.options.steps
+
+    @property
+    def spent(self) -> float:
+        """How much of the budget is spent: 1 when the run is done."""
+        if self.last_step is not None:
+            return self.step / self.last_step
+        return self.cpu_seconds / (60 * (self.config.minutes or math.inf))
+
+    def averaged(self) -> AbstractContextManager[None]:
         """`with run.averaged():` the model has its averaged parameters, where the run keeps an average."""
         return self.ema.applied() if self.ema is not None else nullcontext()
 
     def evaluation_rng(self) -> Generator:
         """A generator for looking at the model at this step, independent of those that training uses."""
-        return Generator(self.config.seed + 0x9E3779B97F4A7C15 * (self.step + 1) % 2**64)
+        return Generator(self.config.seed << 64 | self.step + 1)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -127,151 +171,129 @@ class Run:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "rng": self.rng.state,
             "order": self.order.state,
+            "sums": dict(self.sums),
+            "count": self.count,
+            "evaluated": self.evaluated,
             "cpu_seconds": self.cpu_seconds,
         }
 
     def restore(self, latest: Latest) -> None:
-        """Take over the state of a checkpoint. Raises CheckpointError if it is that of another model."""
+        """Take over the state of a checkpoint, to go on with. Raises CheckpointError if it is that of another run."""
+        self.restore_model(latest)
         state = latest.state
-        require_same(state["model"], self.model.state_dict(), latest.path)
-        self.model.load_state_dict(state["model"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.rng.state = state["rng"]
-        self.order.state = state["order"]
-        self.cpu_seconds = state["cpu_seconds"]
-        self.step = latest.step
+        with _fitting(latest):
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            self.rng.state = state["rng"]
+            self.order.state = state["order"]
+            self.sums, self.count = dict(state["sums"]), state["count"]
+            self.evaluated = state["evaluated"]
+
+    def restore_model(self, latest: Latest) -> None:
+        """Take over what looking at the model needs: parameters and their average."""
+        with _fitting(latest):
+            require_same(latest.state["model"], self.model.state_dict(), latest.path)
+            self.model.load_state_dict(latest.state["model"])
+            if self.ema is not None:
+                self.ema.load_state_dict(latest.state["ema"])
+            self.step, self.cpu_seconds = latest.step, latest.state["cpu_seconds"]
 
 
-def load_run(folder: Path) -> Run:
-    """The run in `folder` at its newest good checkpoint. Raises CheckpointError, saying what is wrong and what to do."""
-    config = read_config(folder)
-    latest = Checkpoints(folder / "checkpoints").latest()
-    backend.set_backend(config.backend)
-    run = Run(config)
-    run.restore(latest)
-    return run
-
-
-def read_config(folder: Path) -> RunConfig:
-    """The configuration of the run in `folder`."""
-    path = folder / "config.json"
-    values = files.read_json(path)
+@contextmanager
+def _fitting(latest: Latest) -> Iterator[None]:
+    """Inside this block, a state that does not fit is a CheckpointError."""
     try:
-        return RunConfig.from_json(values)
-    except (TypeError, ValueError) as error:
-        raise files.FileError(path, str(error), "use the version of minigen that wrote it, or start a new run") from error
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"it does not fit this run: {type(error).__name__}: {error}"
+        raise CheckpointError(latest.path, reason, "delete it if it came from elsewhere, or start a new run") from error
 
 
-def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = False) -> Run:
-    """Train until the budget of `config` is spent, or until Ctrl-C: it lets the step finish, saves, raises KeyboardInterrupt.
+# ---- the beginning of a run: everything is refused here that can be, before anything is written
 
-    folder: the run's folder. A new run refuses one that holds a run already; resume continues it from its newest good
-    checkpoint, and ends bit for bit where an uninterrupted run would have.
-    """
-    from ..autograd.kernels import jit  # imports numba, which takes a moment
-    from .figures import evaluate_and_draw
 
-    backend.set_backend(config.backend)
-    jit.set_threads(config.threads)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    latest = checkpoints.latest() if resume else None
-    if not resume and (folder / "config.json").exists():
+def _begun(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints]:
+    """A new run, in a folder that is empty or not yet there."""
+    if (folder / "config.json").exists():
         raise files.FileError(folder, "there is a run in this folder already", "add --resume, or choose another --out")
-    run = Run(config)
-    files.make_folder(folder / "figures")
-    progress = Progress(run, quiet)
-    metrics = folder / "metrics.jsonl"
+    if folder.is_dir():
+        with files.explained(folder, "cannot be read"):
+            others = sorted(name for name in os.listdir(folder) if not files.ORPHAN.fullmatch(name))
+        if others:
+            reason = f"not empty, and holds no run: there is {others[0]!r}"
+            raise files.FileError(folder, reason, "choose an empty or a new folder with --out")
+    run = _ready(config)
+    return run, Checkpoints(folder / "checkpoints")
+
+
+def _resumed(config: RunConfig, folder: Path, progress: Progress) -> tuple[Run, Checkpoints]:
+    """The run in `folder`, at its newest good checkpoint, or at the start if it was stopped before the first one."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    latest = checkpoints.latest() if checkpoints.steps() else None
+    run = _ready(config)
     if latest is not None:
         run.restore(latest)
         for error in latest.rejected:
             progress.say(f"warning: {error}")
-        progress.say(f"resuming {folder} at step {run.step}")
-        if metrics.exists():  # a killed run may have written lines beyond its last checkpoint
-            files.write_lines(metrics, [line for line in files.read_lines(metrics) if line["step"] <= run.step])
-    files.write_json(folder / "config.json", config.to_json())
-    files.write_json(folder / "environment.json", environment(run))
+    if run.last_step is not None and run.step > run.last_step:
+        raise ConfigError(f"the run in {folder} is at step {run.step} already, beyond {run.last_step}: give it a larger budget")
+    done = "; it is complete: for more, give it a larger budget" if run.spent >= 1 else ""
+    progress.say(f"resuming {folder} at step {run.step}{done}")
+    return run, checkpoints
 
-    def save() -> None:
-        checkpoints.save(run.step, run.state(), {"version": environment(run)["minigen"]})
 
-    def finished() -> bool:
-        epochs = run.step / run.order.batches_per_epoch
-        return (
-            run.step >= config.last_step
-            or (config.epochs is not None and epochs >= config.epochs)
-            or (config.minutes is not None and run.cpu_seconds >= 60 * config.minutes)
-        )
+def _ready(config: RunConfig) -> Run:
+    """A run at its first step, with its data in memory."""
+    from ..autograd.kernels import jit  # imports numba, which takes a moment
 
-    saved = run.step if latest is not None else -1
-    with _finish_the_step() as interrupted, progress:
-        while not finished() and not interrupted:
-            start, start_cpu = time.perf_counter(), time.process_time()
-            terms = run.advance()
-            run.cpu_seconds += time.process_time() - start_cpu
-            progress.update(terms, time.perf_counter() - start)
-            last = finished() or bool(interrupted)
-            if run.step % config.log_every == 0 or last:
-                files.append_line(metrics, {"step": run.step, "cpu_seconds": run.cpu_seconds, **progress.averages()})
-            if run.step % config.checkpoint_every == 0 or last:
-                save()
-                saved = run.step
-            if run.step % config.evaluate_every == 0 or (last and not interrupted):
-                scores = evaluate_and_draw(run, folder)
-                files.append_line(metrics, {"step": run.step, **scores})
-                progress.scores(scores)
-    if saved < run.step:
-        save()
-    if interrupted:
-        progress.say(f"interrupted: saved step {run.step} in {folder}; continue with --resume")
-        raise KeyboardInterrupt
+    try:
+        jit.set_threads(config.threads)
+    except ValueError as error:
+        raise ConfigError(f"--threads {config.threads}: {error}") from error
+    backend.set_backend(config.backend)
+    run = Run(config)
+    _ = run.order, run.test  # loads the data
     return run
 
 
+# ---- Ctrl-C
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or SIGTERM, has ended a run. signal: its number."""
+
+    def __init__(self, signal: int, message: str):
+        super().__init__(message)
+        self.signal = signal
+
+
+class _Stop:
+    """signal: the one that was received, 0 for none.     patient: whether the first one lets the step finish."""
+
+    signal = 0
+    patient = False
+
+
 @contextmanager
-def _finish_the_step() -> Iterator[list]:
-    """Within it, Ctrl-C and SIGTERM add to the list that it yields; a second one interrupts at once."""
-    received: list[int] = []
+def _interruption(quiet: bool) -> Iterator[_Stop]:
+    """Inside this block, Ctrl-C and SIGTERM raise `Interrupted`; while `patient`, the first one is only noted."""
+    stop = _Stop()
 
     def receive(number: int, frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
+        again, stop.signal = stop.signal, number
+        if again or not stop.patient:
+            when = "at once: continue with --resume from the last checkpoint" if stop.patient else "before the first step"
+            raise Interrupted(number, f"interrupted {when}")
+        if not quiet:
+            with suppress(OSError):  # not print(): it may be what was interrupted
+                os.write(2, b"\nfinishing this step, then saving; once more to stop at once\n")
 
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread is told of signals
+        return
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def environment(run: Run) -> dict[str, Any]:
-    """With what a run was computed: versions, processor, threads, data."""
-    from .. import __version__
-    from ..autograd.kernels import jit
-
-    return {
-        "minigen": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": jit.numba.__version__,
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": jit.get_threads(),
-        "data_sha256": run.data.sha256,
-        "parameters": run.model.num_parameters(),
-        "command": sys.argv,
-    }
-
-
-def _processor() -> str:
-    """The processor's model name, as the system calls it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -202,8 +202,8 @@ def planted(mutant: Mutant) -> Iterator[None]:
     def not_summed(g: Any, parent: Node, node: Node) -> Any:
         result = fit(g, parent, node)
         here = node.op.name == mutant.op and hasattr(g, "node") == (mutant.world == "recorded")
-        if here and g.shape != parent.shape and raw(g).size:
-            mutant.effect = True
+        if here and raw(g).size > raw(result).size:
+            mutant.effect = mutant.effect or bool(raw(result).any())
             return result * (raw(result).size / raw(g).size)  # the mean instead of the sum
         return result
 
@@ -222,7 +222,7 @@ def different(a: Any, b: Any) -> bool:
 
 def kill(mutant: Mutant, users: list[tuple[OpCard, list]]) -> None:
     """Run the checks of the cards that use the op, until one fails."""
-    no_search = mock.patch.object(checker._Run, "_worst_entry", lambda *args: "")  # which would take most of the time
+    no_search = mock.patch.object(checker._Run, "_worst_entry", return_value="")  # which would take most of the time
     with planted(mutant), set_backend("numpy"), no_search:
         for card, examples in users:
             for i, (args, kwargs) in enumerate(examples):
@@ -252,11 +252,15 @@ class Usage(tape.Observer):
 
 
 def examples_of(card: OpCard) -> list:
+    """The most telling ones of many: none of the inputs empty or a single number; half of them broadcast, if any do."""
     rng = np.random.default_rng(0)
     draw = checks.Draw(lambda low, high: int(rng.integers(low, high, endpoint=True)))
-    drawn = [card.sample(draw) for _ in range(4 * SAMPLES)]
-    drawn.sort(key=lambda example: min((example[0][i].size for i in card.wrt), default=0) <= 1)  # the telling ones first
-    return drawn[:SAMPLES]
+    drawn = [card.sample(draw) for _ in range(8 * SAMPLES)]
+    sizes = [[args[i].size for i in card.wrt] for args, _ in drawn]
+    by_size = sorted(range(len(drawn)), key=lambda n: min(sizes[n], default=0) <= 1)
+    mixed = [n for n in by_size if len(set(sizes[n])) > 1 and 0 not in sizes[n] and max(sizes[n]) > 2]
+    chosen = dict.fromkeys([*by_size[: SAMPLES // 2], *mixed[: SAMPLES // 2], *by_size])
+    return [drawn[n] for n in chosen][:SAMPLES]
 
 
 def users_of_ops(names: list[str] | None = None) -> dict[tuple[str, str], list[tuple[OpCard, list]]]:

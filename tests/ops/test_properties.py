@@ -22,6 +22,7 @@ from minigen import ops, set_backend
 from minigen.autograd import cards
 from minigen.autograd.cards import CARDS, OpCard
 from minigen.autograd.gradcheck import check_card
+from minigen.autograd.tape import OPS
 
 for module in pkgutil.iter_modules(cards.__path__):
     importlib.import_module(f"{cards.__name__}.{module.name}")
@@ -63,7 +64,7 @@ def test_gradients(name: str) -> None:
         live.update(i for i, alive in zip(card.wrt, report.live, strict=True) if alive)
 
     if card.wrt:
-        for_all(card, check, 0.35)
+        for_all(card, check, 0.7)
         assert all(live[i] >= 3 for i in card.wrt), f"the gradient of some argument was hardly ever not zero: {dict(live)}"
 
 
@@ -78,7 +79,7 @@ def test_values(name: str) -> None:
             checks.check_dtype(card, args, kwargs)
         checks.check_backends(card, args, kwargs, (np.float32, np.float64)[integer(0, 1)])
 
-    for_all(card, check, 0.5)
+    for_all(card, check, 0.7)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,7 +98,7 @@ def test_structure(name: str) -> None:
             for position in card.linear:
                 checks.check_linear_input(card, args, kwargs, position)
 
-    for_all(card, check, 0.35)
+    for_all(card, check, 0.7)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -114,12 +115,25 @@ def test_kinks(name: str, backend: str, dtype: type) -> None:
 def test_every_op_has_a_card() -> None:
     public = {name for name in ops.__all__ if callable(getattr(ops, name))}
     assert not public - set(CARDS), f"without a card in minigen/autograd/cards: {sorted(public - set(CARDS))}"
-    assert not set(CARDS) - public, f"a card, but not in minigen.ops.__all__: {sorted(set(CARDS) - public)}"
+    unknown = set(CARDS) - public - set(OPS)  # ops that only rules use may have cards too
+    assert not unknown, f"cards of no op: {sorted(unknown)}"
+
+
+# Ops whose inputs have at least one axis. All others must be tried on arrays without axes too.
+NEEDS_AXES = {
+    "avg_pool2d", "concat", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "cumulative_sum", "depth_to_space",
+    "diagonal", "einsum", "embedding", "inv", "matmul", "max_pool2d", "roll", "searchsorted", "slogdet", "solve_triangular",
+    "space_to_depth", "split", "squeeze", "std", "take", "take_along_axis", "tril", "triu", "upsample_nearest", "var",
+}  # fmt: skip
+BROADCASTS = {"add", "subtract", "multiply", "divide", "pow", "maximum", "minimum", "where", "matmul"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cards_draw_the_edge_cases(name: str) -> None:
-    """Among 300 examples: axes of size 0 and of size 1, and most examples not empty. All float64, as the card promises."""
+    """Among 300 examples: axes of size 0 and 1, no axes, broadcasting; and enough that are nothing special.
+
+    All differentiable inputs are arrays of float64, as the card promises.
+    """
     card = CARDS[name]
     rng = np.random.default_rng(0)
     draw = checks.Draw(lambda low, high: int(rng.integers(low, high, endpoint=True)))
@@ -131,9 +145,13 @@ def test_cards_draw_the_edge_cases(name: str) -> None:
             assert isinstance(a, np.ndarray), f"argument of type {type(a).__name__}"
             assert not card.wrt or a.dtype == np.float64
         shapes = [a.shape for a in arrays]
-        seen["size 0"] += any(0 in s for s in shapes)
-        seen["size 1"] += any(1 in s for s in shapes)
-        seen["full"] += all(a.size > 1 for a in arrays)
-    assert seen["full"] >= 75, f"only {seen['full']} of 300 examples have more than one number in every array"
-    for feature in ("size 0", "size 1"):
-        assert seen[feature] >= 3, f"no example with an axis of {feature} in 300 draws"
+        seen["an axis of size 0"] += any(0 in s for s in shapes)
+        seen["an axis of size 1"] += any(1 in s for s in shapes)
+        seen["no axes"] += () in shapes
+        seen["broadcasting"] += len(set(shapes)) > 1
+        seen["more than one number everywhere"] += all(a.size > 1 for a in arrays)
+    required = {"an axis of size 0": 3, "an axis of size 1": 3, "more than one number everywhere": 60}
+    required |= {"broadcasting": 60} if name in BROADCASTS else {}
+    required |= {} if name in NEEDS_AXES else {"no axes": 3}
+    for feature, least in required.items():
+        assert seen[feature] >= least, f"{seen[feature]} of 300 examples have {feature}, there should be {least}"

@@ -1,6 +1,6 @@
 """Cards of all ops, by theme: importing this package fills `CARDS`. Start at card.py."""
 
-from . import activation, convolution, elementwise, indexing, linalg, reduction, shape
+from . import activation, attention, convolution, device, elementwise, fused, indexing, linalg, loss, normalisation, reduction, shape
 from .card import CARDS, Draw, Kink, OpCard
 
 __all__ = [
@@ -9,10 +9,15 @@ __all__ = [
     "Kink",
     "OpCard",
     "activation",
+    "attention",
     "convolution",
+    "device",
     "elementwise",
+    "fused",
     "indexing",
     "linalg",
+    "loss",
+    "normalisation",
     "reduction",
     "shape",
 ]

@@ -19,9 +19,9 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numba
-from numba import prange
+from numba import get_num_threads, prange
 
-__all__ = ["get_threads", "jit", "prange", "set_threads"]
+__all__ = ["get_num_threads", "get_threads", "jit", "prange", "set_threads"]
 
 
 def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False) -> Callable[[Callable], Any]:

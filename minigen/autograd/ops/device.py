@@ -6,9 +6,12 @@ from ..backend import move
 from ..tape import Array, device_of, op
 
 
-@op
+@op(view=True)
 def to_device(x: Array, device: str) -> Array:
-    """A copy of x on "cpu" or "cuda". Its gradient is moved back. DeviceError if there is no usable GPU."""
+    """x on "cpu" or "cuda": a copy, or x itself if it is there already. Its gradient is moved back.
+
+    Raises ValueError for another device, DeviceError if there is no usable GPU.
+    """
     return move(x, device)
 
 

@@ -17,7 +17,7 @@ from .activation import sigmoid
 from .elementwise import chain, exp, tanh
 from .linalg import matmul
 from .loss import kl_normal
-from .normalisation import activate, floats
+from .normalisation import activate, check_activation, floats
 from .reduction import sum
 
 
@@ -42,6 +42,7 @@ def linear(
     """
     input, weight, bias = floats(input, weight, bias)
     _check_linear(input, weight, bias)
+    check_activation(activation, negative_slope)
     z = linalg.matmul(_rows(input), weight)  # (rows, C_out)
     shape = (*input.shape[:-1], weight.shape[1])
     if bias is None and activation is None:
@@ -79,6 +80,7 @@ def bias_act(input: Array, bias: Array, activation: str | None = None, negative_
     Raises ValueError if the shapes do not fit, or for an unknown activation.
     """
     input, bias = floats(input, bias)
+    check_activation(activation, negative_slope)
     if input.ndim == 0 or bias.shape != input.shape[-1:]:
         raise ValueError(f"bias {bias.shape} must be (C,), the channels of input {input.shape}, its last axis")
     return kernels.bias_act(_rows(input), bias, activation, negative_slope).reshape(input.shape)

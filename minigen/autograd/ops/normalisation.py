@@ -32,11 +32,16 @@ ACTIVATIONS: dict[str, Callable[[Array, float], Array]] = {
 
 def activate(z: Array, activation: str | None, negative_slope: float) -> Array:
     """f(z), for the activations that can be part of a fused op; z itself for None."""
-    if activation is None:
-        return z
-    if activation not in ACTIVATIONS:
+    check_activation(activation, negative_slope)
+    return z if activation is None else ACTIVATIONS[activation](z, negative_slope)
+
+
+def check_activation(activation: str | None, negative_slope: float) -> None:
+    """Raise ValueError for an unknown activation, or a negative slope, which fused backward passes could not undo."""
+    if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}: choose None or one of {', '.join(map(repr, ACTIVATIONS))}")
-    return ACTIVATIONS[activation](z, negative_slope)
+    if not negative_slope >= 0:
+        raise ValueError(f"negative_slope={negative_slope}: the slope below 0 must not be negative")
 
 
 def floats(*arrays: Array | None) -> list:
@@ -48,9 +53,9 @@ def floats(*arrays: Array | None) -> list:
     for a in arrays:
         if a is not None and not hasattr(a, "dtype"):
             raise TypeError(f"expected an array or a Tensor, got {type(a).__name__}")
+        if a is not None and np.dtype(a.dtype).char not in "fdFD":
+            raise TypeError(f"float32 or float64 needed, got {a.dtype}: convert with astype")
     dtype = np.result_type(*{a.dtype for a in arrays if a is not None})
-    if dtype.char not in "fdFD":
-        raise TypeError(f"float32 or float64 needed, got {dtype}: convert with astype")
     return [a if a is None or a.dtype == dtype else a.astype(dtype) for a in arrays]
 
 
@@ -142,20 +147,20 @@ def layer_norm_spec(input: Array, weight: Array | None, bias: Array | None, axes
     return _scale_shift(normalised, weight, bias)
 
 
-@op(spec=layer_norm_spec, aux=("mu", "var"))
+@op(spec=layer_norm_spec, aux=("mu", "std"))
 def _layer_norm(input: Array, weight: Array, bias: Array, axes: int, eps: float) -> tuple:
     input, weight, bias = floats(input, weight, bias)
     rows, n = _row_shape(input.shape, axes)
     scale, shift = _affine(weight, bias, n, input)
-    out, mu, var = kernels.layer_norm(input.reshape(rows, n), scale, shift, eps)
-    return out.reshape(input.shape), (mu, var)
+    out, mu, std = kernels.layer_norm(input.reshape(rows, n), scale, shift, eps)
+    return out.reshape(input.shape), (mu, std)
 
 
-def _layer_norm_vjp(g, input, weight, bias, mu, var, axes, eps, needs):
-    g, input, weight, mu, var = floats(g, input, weight, mu, var)
+def _layer_norm_vjp(g, input, weight, bias, mu, std, axes, eps, needs):
+    g, input, weight, mu, std = floats(g, input, weight, mu, std)
     rows, n = _row_shape(input.shape, axes)
     scale, _ = _affine(weight, None, n, input)
-    gx, gweight, gbias = kernels.layer_norm_vjp(g.reshape(rows, n), input.reshape(rows, n), scale, mu, var, eps)
+    gx, gweight, gbias = kernels.layer_norm_vjp(g.reshape(rows, n), input.reshape(rows, n), scale, mu, std, eps)
     shape = input.shape[input.ndim - axes :]
     return gx.reshape(input.shape), *_affine_gradients(gweight.reshape(shape), gbias.reshape(shape), needs)
 
@@ -257,7 +262,7 @@ def group_norm_spec(
     return activate(_scale_shift(reshape(normalised, input.shape), weight, bias), activation, negative_slope)
 
 
-@op(spec=group_norm_spec, aux=("mu", "var"))
+@op(spec=group_norm_spec, aux=("mu", "std"))
 def _group_norm(
     input: Array, weight: Array, bias: Array, groups: int, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
@@ -268,8 +273,8 @@ def _group_norm(
 
 
 _group_norm.vjp(
-    lambda g, input, weight, bias, mu, var, eps, activation, negative_slope, needs: _normalise_vjp(
-        g, input, weight, bias, mu, var, (input.shape[0], math.prod(input.shape[1:-1]), input.shape[-1]),
+    lambda g, input, weight, bias, mu, std, eps, activation, negative_slope, needs: _normalise_vjp(
+        g, input, weight, bias, mu, std, (input.shape[0], math.prod(input.shape[1:-1]), input.shape[-1]),
         eps, activation, negative_slope, needs,
     )
 )  # fmt: skip
@@ -285,7 +290,7 @@ def batch_norm_spec(
     return activate(_scale_shift(normalised, weight, bias), activation, negative_slope)
 
 
-@op(spec=batch_norm_spec, aux=("mu", "var"))
+@op(spec=batch_norm_spec, aux=("mu", "std"))
 def _batch_norm(
     input: Array, weight: Array, bias: Array, running: tuple, momentum: float, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
@@ -293,16 +298,16 @@ def _batch_norm(
     input, weight, bias = floats(input, weight, bias)
     count, channels = math.prod(input.shape[:-1]), input.shape[-1]
     shape = (1, count, channels)  # to the kernel, a batch is a single sample with many positions
-    out, (mu, var) = _normalise(input, weight, bias, shape, max(channels, 1), eps, activation, negative_slope)
-    for old, new in zip(running, (mu[0], var[0] * (count / (count - 1))), strict=True):
+    out, (mu, std) = _normalise(input, weight, bias, shape, max(channels, 1), eps, activation, negative_slope)
+    for old, new in zip(running, (mu[0], std[0] ** 2 * (count / (count - 1))), strict=True):
         if old is not None:
             old += momentum * (new[:channels].real - old)  # (.real: gradient checks pass complex numbers through)
-    return out, (mu, var)
+    return out, (mu, std)
 
 
 _batch_norm.vjp(
-    lambda g, input, weight, bias, mu, var, eps, activation, negative_slope, needs: _normalise_vjp(
-        g, input, weight, bias, mu, var, (1, math.prod(input.shape[:-1]), input.shape[-1]),
+    lambda g, input, weight, bias, mu, std, eps, activation, negative_slope, needs: _normalise_vjp(
+        g, input, weight, bias, mu, std, (1, math.prod(input.shape[:-1]), input.shape[-1]),
         eps, activation, negative_slope, needs,
     )
 )  # fmt: skip
@@ -310,16 +315,17 @@ _batch_norm.vjp(
 
 def _normalise(input, weight, bias, shape, groups, eps, activation, slope):
     """Run the kernel on the input seen as (N, P, C); its statistics are kept for the gradient."""
+    check_activation(activation, slope)
     scale, shift = _affine(weight, bias, shape[2], input)
-    out, mu, var = kernels.group_norm(input.reshape(shape), scale, shift, groups, eps, activation, slope)
-    return out.reshape(input.shape), (mu, var)
+    out, mu, std = kernels.group_norm(input.reshape(shape), scale, shift, groups, eps, activation, slope)
+    return out.reshape(input.shape), (mu, std)
 
 
-def _normalise_vjp(g, input, weight, bias, mu, var, shape, eps, activation, slope, needs):
-    g, input, weight, bias, mu, var = floats(g, input, weight, bias, mu, var)
+def _normalise_vjp(g, input, weight, bias, mu, std, shape, eps, activation, slope, needs):
+    g, input, weight, bias, mu, std = floats(g, input, weight, bias, mu, std)
     scale, shift = _affine(weight, bias, shape[2], input)
     gx, gweight, gbias = kernels.group_norm_vjp(
-        g.reshape(shape), input.reshape(shape), scale, shift, mu, var, eps, activation, slope
+        g.reshape(shape), input.reshape(shape), scale, shift, mu, std, eps, activation, slope
     )
     return gx.reshape(input.shape), *_affine_gradients(gweight, gbias, needs)
 

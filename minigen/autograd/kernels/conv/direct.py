@@ -8,10 +8,9 @@ in the scratch buffer and where its sums belong is looked up in two tables, so t
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from ..jit import jit, prange
+from ..jit import get_num_threads, jit, prange
 from .geometry import Pair, Phase, contiguous, window
 from .tile import ROWS, VECTOR_BYTES, tile
 
@@ -76,7 +75,7 @@ def flat(array: np.ndarray) -> np.ndarray:
 
 def parallel(units: int, multiplications: int) -> bool:
     """Whether several threads are worth their start, for independent units of work."""
-    return units > 1 and multiplications >= PARALLEL_MULTIPLICATIONS and numba.get_num_threads() > 1
+    return units > 1 and multiplications >= PARALLEL_MULTIPLICATIONS and get_num_threads() > 1
 
 
 @jit()

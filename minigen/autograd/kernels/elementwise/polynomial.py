@@ -8,8 +8,8 @@ float64, which serves proofs and not speed, libm it is. A kernel writes `exp(x[i
 
 The method is everywhere the same: reduce the argument to a small interval exactly, evaluate a minimax polynomial there
 (weighted for relative error, coefficients rounded to float32 one after another, lowest power first), undo the reduction.
-The largest error in ulp over the whole range stands in each docstring (every 37th float32, against float64). Infinities, signed
-zeros, denormal numbers and NaN come out as the mathematical limit; nothing raises.
+The largest error in ulp over the whole range stands in each docstring (of every 37th float32, against float64).
+Infinities, signed zeros, denormal numbers and NaN come out as the mathematical limit; nothing raises.
 
 Numba freezes this code into its callers and looks at the caller's file only: after an edit here, delete the
 `__pycache__` folders of the kernels.
@@ -38,6 +38,7 @@ ROUNDER = f32(1.5 * 2**23)  # x + ROUNDER has no bits below 1: rounds to an inte
 ROUNDER_BITS = i32(ROUNDER.view(i32))
 EXP_LOW, EXP_HIGH = f32(-104), f32(89)  # beyond these exp32 is 0 and infinite
 EXPM1_LOW = f32(-20)  # expm1 is -1 from here on
+TANH_HIGH = f32(20)  # tanh is 1 where 2x is more
 SQRT_HALF_BITS = i32(f32(math.sqrt(0.5)).view(i32))
 SMALLEST_NORMAL, DENORMAL_SCALE = f32(2.0**-126), f32(2.0**25)
 SQRT_2 = f32(math.sqrt(2))
@@ -55,15 +56,14 @@ def exp32(x):
 @jit(contract=True, inline=True)
 def _exp_sum(x, small):
     """e^(x + small), where |small| < 0.1 holds digits that x has no room for."""
-    n, r = _reduce(x)
+    x = EXP_LOW if x < EXP_LOW else x
+    n, r = _reduce(EXP_HIGH if x > EXP_HIGH else x)
     return (_expm1_small(r + small) + ONE) * _power_of_2(n >> i32(1)) * _power_of_2(n - (n >> i32(1)))
 
 
 @jit(contract=True, inline=True)
 def _reduce(x):
-    """n (int32) and r with x = n ln 2 + r, |r| <= ½ ln 2.  x is cut to where e^x is neither 0 nor infinite."""
-    x = EXP_LOW if x < EXP_LOW else x
-    x = EXP_HIGH if x > EXP_HIGH else x
+    """n (int32) and r with x = n ln 2 + r, |r| <= ½ ln 2, for EXP_LOW <= x <= EXP_HIGH."""
     shifted = x * LOG2_E + ROUNDER
     n = shifted - ROUNDER
     return i32(f32(shifted).view(i32) - ROUNDER_BITS), (x - n * LN2_HIGH) - n * LN2_LOW
@@ -89,7 +89,7 @@ def _power_of_2(n):
 def expm1_32(x):
     """e^x - 1.  1.5 ulp."""
     cut = EXPM1_LOW if x < EXPM1_LOW else x
-    n, r = _reduce(cut)
+    n, r = _reduce(EXP_HIGH if cut > EXP_HIGH else cut)
     a, b = _power_of_2(n >> i32(1)), _power_of_2(n - (n >> i32(1)))
     value = (_expm1_small(r) * a + (a - ONE / b)) * b
     return x if x == ZERO else value  # -0 stays -0
@@ -149,7 +149,10 @@ def tanh32(x):
     p = p * z + f32(-0.05385685)
     p = p * z + f32(0.13332637)
     p = p * z + f32(-0.3333332)
-    y = x + x * (z * p) if abs(x) < f32(0.55) else ONE - TWO / (exp32(TWO * abs(x)) + ONE)
+    twice = TWO * abs(x)
+    n, r = _reduce(TANH_HIGH if twice > TANH_HIGH else twice)
+    e = (_expm1_small(r) + ONE) * _power_of_2(n)
+    y = x + x * (z * p) if abs(x) < f32(0.55) else ONE - TWO / (e + ONE)
     return math.copysign(y, x)
 
 
@@ -201,12 +204,14 @@ def normal_tail32(x):
 
 @jit(inline=True)
 def sigmoid64(x):
+    """1 / (1 + e^-x), without overflow."""
     e = math.exp(-abs(x))
     return (e if x < 0.0 else 1.0) / (1.0 + e)
 
 
 @jit(inline=True)
 def normal_tail64(x):
+    """As `normal_tail32`."""
     return math.exp(-0.5 * x * x), 0.5 * math.erfc(abs(x) * math.sqrt(0.5))
 
 

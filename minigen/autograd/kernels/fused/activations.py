@@ -16,8 +16,10 @@ NONE, RELU, LEAKY_RELU, TANH, SIGMOID, SILU = range(len(ACTIVATIONS))
 SATURATED = 750.0  # beyond it e^-|z| is 0 in float32 and float64, so that |z| e^-|z| may be computed from it: never ∞ · 0
 
 
-def number_of(activation: str | None) -> int:
+def number_of(activation: str | None, slope: float) -> int:
     """The number that stands for an activation in compiled code. Raises ValueError for an unknown one."""
+    if activation == "leaky_relu" and slope == 0:
+        return RELU  # not 0 · -inf
     if activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}: choose one of {', '.join(map(repr, ACTIVATIONS))}")
     return ACTIVATIONS.index(activation)

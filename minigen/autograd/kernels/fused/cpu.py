@@ -35,7 +35,7 @@ def bias_act(
     out = buffer(out, x.shape, x.dtype)
     if x.size:
         in_place = np.may_share_memory(x, out)
-        arrays = flat(x), _repeat(bias), number_of(activation), x.dtype.type(slope), flat(out), in_place, bias.size
+        arrays = flat(x), _repeat(bias), number_of(activation, slope), x.dtype.type(slope), flat(out), in_place, bias.size
         spread(partial(_bias_act, *arrays), _chunks(x.shape), x.size)
     return out
 
@@ -45,7 +45,7 @@ def bias_act_vjp(
     out: tuple | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     gx, gbias = results = buffers(out, g.dtype, g.shape, bias.shape)
-    code, chunks = number_of(activation), _chunks(g.shape)
+    code, chunks = number_of(activation, slope), _chunks(g.shape)
     sums = np.zeros((chunks, bias.size))
     if g.size:
         kept = y if from_output(code) else x

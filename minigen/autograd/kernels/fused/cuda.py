@@ -13,8 +13,10 @@ Array = Any
 source = Source(__file__)
 
 
-def number_of(activation: str | None) -> int:
-    """The number that stands for an activation in cuda.cu. Raises ValueError for an unknown one."""
+def number_of(activation: str | None, slope: float) -> int:
+    """The number that stands for an activation in activation.cuh. Raises ValueError for an unknown one."""
+    if activation == "leaky_relu" and slope == 0:
+        activation = "relu"  # not 0 times an infinity
     if activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}: choose one of {', '.join(map(repr, ACTIVATIONS))}")
     return ACTIVATIONS.index(activation)
@@ -25,7 +27,7 @@ def bias_act(
 ) -> Array:
     """y = f(x + bias).      x: (rows, C).      bias: (C,).      `out` may be x itself."""
     out = result(out, x.shape, x.dtype)
-    arguments = (x.size, x.shape[1], *contiguous(x, bias), number_of(activation), float(slope), out)
+    arguments = (x.size, x.shape[1], *contiguous(x, bias), number_of(activation, slope), float(slope), out)
     source.launch("bias_act_kernel", x.dtype, grid(x.size), THREADS, *arguments)
     return out
 
@@ -37,7 +39,7 @@ def bias_act_vjp(
     gx, gbias = out or (None, None)
     gx = result(gx, g.shape, g.dtype)
     arrays = contiguous(g, y if activation in FROM_OUTPUT else x, bias)
-    arguments = (g.size, g.shape[1], *arrays, number_of(activation), float(slope), gx)
+    arguments = (g.size, g.shape[1], *arrays, number_of(activation, slope), float(slope), gx)
     source.launch("bias_act_vjp_kernel", g.dtype, grid(g.size), THREADS, *arguments)
     gbias = result(gbias, g.shape[1:], g.dtype)
     sum_rows(gx[None], out=gbias[None])

@@ -46,7 +46,7 @@ def activate(z: np.ndarray, activation: str | None, slope: float) -> np.ndarray:
     """f(z). `slope` is that of "leaky_relu" for negative z. Raises ValueError for an unknown activation."""
     if activation is None:
         return z
-    if activation == "relu":
+    if activation == "relu" or activation == "leaky_relu" and slope == 0:  # not 0 · -inf
         return np.where(z.real <= 0, 0, z)
     if activation == "leaky_relu":
         return np.where(z.real <= 0, z.dtype.type(slope) * z, z)
@@ -63,7 +63,7 @@ def activation_vjp(g: np.ndarray, kept: np.ndarray, activation: str | None, slop
     """g f'(z). `kept` is f(z) for the activations in FROM_OUTPUT, z for the others."""
     if activation is None:
         return g
-    if activation == "relu":
+    if activation == "relu" or activation == "leaky_relu" and slope == 0:
         return np.where(kept.real <= 0, 0, g)
     if activation == "leaky_relu":
         return np.where(kept.real <= 0, g.dtype.type(slope) * g, g)

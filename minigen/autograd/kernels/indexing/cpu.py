@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from ..conv.geometry import contiguous
-from ..jit import jit, prange
+from ..jit import get_num_threads, jit, prange
 from .reference import check_rows
 
 PARALLEL_ELEMENTS = 1 << 17  # below this a parallel loop costs more than it saves
@@ -22,7 +21,7 @@ def scatter_add(values: np.ndarray, rows: np.ndarray, size: int, out: np.ndarray
     check_rows(rows, size)
     out = np.empty((values.shape[0], size, values.shape[2]), values.dtype) if out is None else out
     values, rows = contiguous(values), contiguous(rows.astype(np.int64, copy=False))
-    run = _parallel if values.size >= PARALLEL_ELEMENTS and numba.get_num_threads() > 1 else _serial
+    run = _parallel if values.size >= PARALLEL_ELEMENTS and get_num_threads() > 1 else _serial
     run(values, rows, out)
     return out
 

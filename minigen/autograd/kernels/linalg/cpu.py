@@ -11,11 +11,10 @@ from functools import partial
 from itertools import pairwise
 from math import prod
 
-import numba
 import numpy as np
 
 from ..conv.geometry import contiguous
-from ..jit import jit
+from ..jit import get_num_threads, jit
 from . import blas
 
 CHUNK_FLOPS = 12e6  # of a chunk, at least: about .1 ms, several times what it costs to wake a thread
@@ -88,7 +87,7 @@ def _part(x: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
 
 def _spread(products: Sequence[tuple[np.ndarray, ...]]) -> None:
     """out[...] = a @ b for each (a, b, out)."""
-    blas.run([partial(_product, *arrays) for arrays in products], numba.get_num_threads())
+    blas.run([partial(_product, *arrays) for arrays in products], get_num_threads())
 
 
 @np.errstate(all="ignore")  # a setting of each thread

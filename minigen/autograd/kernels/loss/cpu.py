@@ -13,7 +13,7 @@ import numpy as np
 from minigen.autograd.kernels.elementwise.polynomial import exp, log1p
 from minigen.autograd.kernels.jit import jit
 from minigen.autograd.kernels.softmax.calls import buffer, buffers, flat, spread
-from minigen.autograd.kernels.softmax.cpu import shift, tile_rows
+from minigen.autograd.kernels.softmax.cpu import exp_in_place, shift, tile_rows
 from minigen.autograd.kernels.softmax.rows import row_sum
 
 __all__ = ["bce_with_logits", "bce_with_logits_vjp", "cross_entropy", "cross_entropy_vjp"]
@@ -70,8 +70,9 @@ def _cross_entropy(x, target, smoothing, loss, highest, inverse, n, first, stop)
         for r in range(start, end):
             at = slice((r - start) * n, (r - start + 1) * n)
             highest[r] = shift(x[r * n : (r + 1) * n], d[at])
-        for i in range((end - start) * n):
-            e[i] = exp(d[i])
+        used = (end - start) * n
+        e[:used] = d[:used]
+        exp_in_place(e[:used])
         for r in range(start, end):
             at = slice((r - start) * n, (r - start + 1) * n)
             total = row_sum(e[at])
@@ -87,7 +88,7 @@ def _cross_entropy(x, target, smoothing, loss, highest, inverse, n, first, stop)
 def _cross_entropy_vjp(x, target, g, highest, inverse, smoothing, out, n, first, stop):
     """Rows first … stop - 1."""
     real = x.dtype.type
-    zero, hit, miss = real(0), real(1 - smoothing), real(smoothing / n)
+    zero, hit, miss = real(0), real(1 - smoothing + smoothing / n), real(smoothing / n)
     rows = tile_rows(n)
     for start in range(first, stop, rows):
         end = min(start + rows, stop)
@@ -95,20 +96,21 @@ def _cross_entropy_vjp(x, target, g, highest, inverse, smoothing, out, n, first,
             row, d, top = x[r * n : (r + 1) * n], out[r * n : (r + 1) * n], highest[r]
             for i in range(n):
                 d[i] = zero if row[i] == top else row[i] - top
-        for i in range(start * n, end * n):
-            out[i] = exp(out[i])
+        exp_in_place(out[start * n : end * n])
         for r in range(start, end):
-            p = out[r * n : (r + 1) * n]
+            p, scale, factor = out[r * n : (r + 1) * n], inverse[r], g[r]
+            chosen = p[target[r]] * scale
             for i in range(n):
-                p[i] = g[r] * (p[i] * inverse[r] - miss)
-            p[target[r]] -= g[r] * hit
+                p[i] = factor * (p[i] * scale - miss)
+            p[target[r]] = factor * (chosen - hit)
 
 
 @jit(contract=True)
 def _bce_with_logits(x, target, out, first, stop):
     """Elements first … stop - 1."""
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for i in range(first, stop):
+    x, target, out = x[first:stop], target[first:stop], out[first:stop]
+    for i in range(out.size):
         a = abs(x[i])
         w = one - target[i] if x[i] > zero else target[i]
         out[i] = (zero if w == zero else a * w) + log1p(exp(-a))
@@ -118,13 +120,15 @@ def _bce_with_logits(x, target, out, first, stop):
 def _bce_with_logits_vjp(g, x, target, out, first, stop):
     """Elements first … stop - 1."""
     one = x.dtype.type(1)
+    x, target, out = x[first:stop], target[first:stop], out[first:stop]
     if g.size == 1:
         factor = g[0]
-        for i in range(first, stop):
+        for i in range(out.size):
             out[i] = factor * _slope(x[i], target[i], one)
     else:
-        for i in range(first, stop):
-            out[i] = g[i] * _slope(x[i], target[i], one)
+        factors = g[first:stop]
+        for i in range(out.size):
+            out[i] = factors[i] * _slope(x[i], target[i], one)
 
 
 @jit(contract=True)

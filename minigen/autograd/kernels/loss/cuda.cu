@@ -28,12 +28,12 @@ KERNEL cross_entropy_kernel(
 
 KERNEL cross_entropy_vjp_kernel(
     int size, int n, const real* g, const real* x, const long long* target, const real* highest, const real* inverse,
-    real keep, real everywhere, real* out
+    real hit, real miss, real* out
 ) {
     EACH(i, size) {
         int row = i / n;
         real p = exp(shifted(x[i], highest[row])) * inverse[row];
-        out[i] = g[row] * (p - ((i - row * n == target[row] ? keep : real(0)) + everywhere));
+        out[i] = g[row] * (p - (i - row * n == target[row] ? hit : miss));
     }
 }
 

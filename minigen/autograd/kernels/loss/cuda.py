@@ -33,7 +33,8 @@ def cross_entropy_vjp(
     """The gradient with respect to x: g (softmax(x) - wanted).      g: (rows,) -> (rows, n)."""
     g, x, highest, inverse = contiguous(g, x, highest, inverse)
     out = result(out, x.shape, x.dtype)
-    options = (float(1 - smoothing), float(smoothing / max(x.shape[1], 1)))
+    miss = smoothing / max(x.shape[1], 1)
+    options = (float(1 - smoothing + miss), float(miss))  # what is wanted at the target, and elsewhere
     arrays = (g, x, _classes(target), highest, inverse)
     source.launch("cross_entropy_vjp_kernel", x.dtype, grid(x.size), THREADS, x.size, x.shape[1], *arrays, *options, out)
     return out

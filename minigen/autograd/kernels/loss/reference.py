@@ -30,16 +30,15 @@ def cross_entropy_vjp(
     g: np.ndarray, x: np.ndarray, target: np.ndarray, highest: np.ndarray, inverse: np.ndarray, smoothing: float = 0.0,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The gradient with respect to x: g (softmax(x) - wanted), `wanted` being 1 - s at the target, plus s / n everywhere.
+    """The gradient with respect to x: g (softmax(x) - wanted), where wanted is s / n, and at the target 1 - s + s / n.
 
     g: (rows,).      highest, inverse: what `cross_entropy` returned.      Returns (rows, n).
     """
     with np.errstate(over="ignore", invalid="ignore"):
         d = np.where(x == highest[:, None], 0, x - highest[:, None])
     p = np.exp(d) * inverse[:, None]
-    wanted = (np.arange(x.shape[1]) == target[:, None]) * x.dtype.type(1 - smoothing)
-    if smoothing:
-        wanted = wanted + x.dtype.type(smoothing / x.shape[1])
+    miss = smoothing / max(x.shape[1], 1)
+    wanted = np.where(np.arange(x.shape[1]) == target[:, None], 1 - smoothing + miss, miss).astype(x.dtype)
     return np.multiply(g[:, None], p - wanted, out=out)
 
 

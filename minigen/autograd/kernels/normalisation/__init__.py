@@ -1,12 +1,12 @@
 """Normalisation by statistics of the data, with scale, shift and activation.
 
-    group_norm(x, weight, bias, groups, eps, activation=None, slope=0.01, out=None)                   y, mean, var
-    group_norm_vjp(g, x, weight, bias, mean, var, eps, activation=None, slope=0.01, out=None)         gx, gweight, gbias
-    layer_norm(x, weight, bias, eps, out=None)                                                        y, mean, var
-    layer_norm_vjp(g, x, weight, mean, var, eps, out=None)                                            gx, gweight, gbias
+    group_norm(x, weight, bias, groups, eps, activation=None, slope=0.01, out=None)                   y, mean, std
+    group_norm_vjp(g, x, weight, bias, mean, std, eps, activation=None, slope=0.01, out=None)         gx, gweight, gbias
+    layer_norm(x, weight, bias, eps, out=None)                                                        y, mean, std
+    layer_norm_vjp(g, x, weight, mean, std, eps, out=None)                                            gx, gweight, gbias
 
-    group_norm    x, y: (N, P, C)      mean, var: (N, groups)      weight, bias: (C,)
-    layer_norm    x, y: (rows, n)      mean, var: (rows,)          weight, bias: (n,)
+    group_norm    x, y: (N, P, C)      mean, std: (N, groups)      weight, bias: (C,)
+    layer_norm    x, y: (rows, n)      mean, std: (rows,)          weight, bias: (n,)
 
 `out` is a tuple with an array for each result. Batch normalisation is group_norm of (1, N P, C) with C groups, instance
 normalisation that of (N, P, C). `reference.py` has the formulas.
@@ -63,8 +63,8 @@ def _group_vjp_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple,
         grouped = x.reshape(*x.shape[:2], groups, x.shape[2] // groups)
         count = max(grouped.shape[1] * grouped.shape[3], 1)
         mean = grouped.sum((1, 3), keepdims=True) / count
-        var = ((grouped - mean) ** 2).sum((1, 3)) / count
-        calls.append(((_normal(rng, dtype, *x.shape), x, weight, bias, mean[:, 0, :, 0], var, eps), options))
+        std = np.sqrt(((grouped - mean) ** 2).sum((1, 3)) / count)
+        calls.append(((_normal(rng, dtype, *x.shape), x, weight, bias, mean[:, 0, :, 0], std, eps), options))
     return calls
 
 
@@ -79,8 +79,8 @@ def _row_vjp_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, d
     calls: list[tuple[tuple, dict]] = []
     for (x, weight, _, eps), _ in _row_cases(rng, dtype):
         mean = x.sum(1) / max(x.shape[1], 1)
-        var = ((x - mean[:, None]) ** 2).sum(1) / max(x.shape[1], 1)
-        calls.append(((_normal(rng, dtype, *x.shape), x, weight, mean, var, eps), {}))
+        std = np.sqrt(((x - mean[:, None]) ** 2).sum(1) / max(x.shape[1], 1))
+        calls.append(((_normal(rng, dtype, *x.shape), x, weight, mean, std, eps), {}))
     return calls
 
 
@@ -88,18 +88,18 @@ def _group_scale(x: Any, weight: Any, bias: Any, groups: int, eps: float, activa
     """Magnitudes of what is added up. Subtracting the mean costs digits, more of them the larger it is."""
     magnitude, width = np.abs(x), max(x.shape[2] // groups, 1)
     grouped = x.reshape(*x.shape[:2], groups, -1) if x.size else np.zeros((x.shape[0], 1, groups, 1))
-    mean, square = np.abs(grouped).mean((1, 3)), (grouped**2).mean((1, 3))
+    mean, root = np.abs(grouped).mean((1, 3)), np.sqrt((grouped**2).mean((1, 3)))
     rstd = 1 / np.sqrt(grouped.var((1, 3)) + eps)
     per_channel = [np.repeat(s, width, axis=1)[:, None, : x.shape[2]] for s in (mean, rstd)]
-    return (magnitude + per_channel[0]) * per_channel[1] * np.abs(weight) + np.abs(bias) + 1, mean, square
+    return (magnitude + per_channel[0]) * per_channel[1] * np.abs(weight) + np.abs(bias) + 1, mean, root
 
 
 def _group_vjp_scale(
-    g: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float, activation: Any = None, slope: Any = 0
+    g: Any, x: Any, weight: Any, bias: Any, mean: Any, std: Any, eps: float, activation: Any = None, slope: Any = 0
 ) -> tuple:
     n, positions, channels = x.shape
     width = channels // mean.shape[1]
-    centre, rstd = (np.repeat(s, width, axis=1)[:, None] for s in (np.abs(mean), 1 / np.sqrt(var + eps)))
+    centre, rstd = (np.repeat(s, width, axis=1)[:, None] for s in (np.abs(mean), 1 / np.sqrt(std**2 + eps)))
     normalised = (np.abs(x) + centre) * rstd
     d = np.abs(g) * (1 if activation is None else 1 + normalised * np.abs(weight) + np.abs(bias))
     weighted = d * np.abs(weight)
@@ -113,12 +113,12 @@ def _group_vjp_scale(
 
 
 def _row_scale(x: Any, weight: Any, bias: Any, eps: float) -> tuple:
-    y, mean, square = _group_scale(x[:, None], weight, bias, 1, eps)
-    return y[:, 0], mean[:, 0], square[:, 0]
+    y, mean, root = _group_scale(x[:, None], weight, bias, 1, eps)
+    return y[:, 0], mean[:, 0], root[:, 0]
 
 
-def _row_vjp_scale(g: Any, x: Any, weight: Any, mean: Any, var: Any, eps: float) -> tuple:
-    gx, *affine = _group_vjp_scale(g[:, None], x[:, None], weight, weight, mean[:, None], var[:, None], eps)
+def _row_vjp_scale(g: Any, x: Any, weight: Any, mean: Any, std: Any, eps: float) -> tuple:
+    gx, *affine = _group_vjp_scale(g[:, None], x[:, None], weight, weight, mean[:, None], std[:, None], eps)
     return gx[:, 0], *affine
 
 

@@ -34,54 +34,54 @@ def group_norm(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, weight, bias = np.ascontiguousarray(x), np.ascontiguousarray(weight), np.ascontiguousarray(bias)
     statistics = (x.shape[0], groups)
-    out, mean, var = results = buffers(out, x.dtype, x.shape, statistics, statistics)
-    affine = weight, bias, eps, number_of(activation), x.dtype.type(slope)
+    out, mean, std = results = buffers(out, x.dtype, x.shape, statistics, statistics)
+    affine = weight, bias, eps, number_of(activation, slope), x.dtype.type(slope)
     samples, numbers = x.shape[0], x.shape[1] * x.shape[2]
     x, y = x.reshape(samples, numbers), out.reshape(samples, numbers)
     if samples > 1 and numbers:
-        spread(partial(_normalise_samples, x, *affine, y, mean, var), samples, x.size)
+        spread(partial(_normalise_samples, x, *affine, y, mean, std), samples, x.size)
     elif x.size:
         chunks = _chunks(numbers, weight.size)[1]
         means, squares = np.empty((chunks, weight.size)), np.empty((chunks, weight.size))
         spread(partial(_moments, x[0], means, squares), chunks, x.size)
-        _combine(means, squares, numbers, mean[0], var[0])
-        spread(partial(_apply, x[0], *affine, mean[0], var[0], y[0]), chunks, x.size)
+        _combine(means, squares, numbers, mean[0], std[0])
+        spread(partial(_apply, x[0], *affine, mean[0], std[0], y[0]), chunks, x.size)
     else:
-        mean[...] = var[...] = 0
+        mean[...] = std[...] = 0
     return results
 
 
 def group_norm_vjp(
-    g: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, var: np.ndarray,
+    g: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, std: np.ndarray,
     eps: float, activation: str | None = None, slope: float = 0.01, out: tuple | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    g, x, weight, bias, mean, var = (np.ascontiguousarray(a) for a in (g, x, weight, bias, mean, var))
+    g, x, weight, bias, mean, std = (np.ascontiguousarray(a) for a in (g, x, weight, bias, mean, std))
     out, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, bias.shape)
-    affine = weight, bias, eps, number_of(activation), x.dtype.type(slope)
+    affine = weight, bias, eps, number_of(activation, slope), x.dtype.type(slope)
     samples, numbers = x.shape[0], x.shape[1] * x.shape[2]
     g, x, gx = g.reshape(samples, numbers), x.reshape(samples, numbers), out.reshape(samples, numbers)
     sums = np.zeros((2, samples, weight.size))  # of each sample and channel: Σ d and Σ d x̂
     if samples > 1 and numbers:
-        spread(partial(_backward_samples, g, x, *affine, mean, var, gx, sums), samples, x.size)
+        spread(partial(_backward_samples, g, x, *affine, mean, std, gx, sums), samples, x.size)
     elif x.size:
         chunks = _chunks(numbers, weight.size)[1]
         parts = np.empty((2, chunks, weight.size))
-        spread(partial(_sums, g[0], x[0], *affine, mean[0], var[0], gx[0], parts), chunks, x.size)
+        spread(partial(_sums, g[0], x[0], *affine, mean[0], std[0], gx[0], parts), chunks, x.size)
         sums = parts.sum(1, keepdims=True)
-        spread(partial(_finish, x[0], weight, mean[0], var[0], eps, sums[:, 0], gx[0]), chunks, x.size)
+        spread(partial(_finish, x[0], weight, mean[0], std[0], eps, sums[:, 0], gx[0]), chunks, x.size)
     gbias[:], gweight[:] = sums.sum(1)
     return results
 
 
 @jit()
-def _normalise_samples(x, weight, bias, eps, activation, slope, out, mean, var, first, stop):
-    """Samples first … stop - 1.      x, out: (N, P C).      mean, var: (N, groups)."""
+def _normalise_samples(x, weight, bias, eps, activation, slope, out, mean, std, first, stop):
+    """Samples first … stop - 1.      x, out: (N, P C).      mean, std: (N, groups)."""
     chunks = _chunks(x.shape[1], weight.size)[1]
     means, squares = np.empty((chunks, weight.size)), np.empty((chunks, weight.size))
     for n in range(first, stop):
         _moments(x[n], means, squares, 0, chunks)
-        _combine(means, squares, x.shape[1], mean[n], var[n])
-        _apply(x[n], weight, bias, eps, activation, slope, mean[n], var[n], out[n], 0, chunks)
+        _combine(means, squares, x.shape[1], mean[n], std[n])
+        _apply(x[n], weight, bias, eps, activation, slope, mean[n], std[n], out[n], 0, chunks)
 
 
 @jit()
@@ -146,10 +146,10 @@ def _moments(x, means, squares, first, stop):
 
 
 @jit()
-def _combine(means, squares, numbers, mean, var):
-    """Mean and variance of each group of channels, from those of its chunks and channels (Chan et al. 1979, eq. 2.1).
+def _combine(means, squares, numbers, mean, std):
+    """Mean and deviation of each group of channels, from those of its chunks and channels (Chan et al. 1979, eq. 2.1).
 
-    means, squares: (chunks, C).      numbers: in the sample.      mean, var: (groups,).
+    means, squares: (chunks, C).      numbers: in the sample.      mean, std: (groups,).
     """
     chunks, channels = means.shape
     size = _chunks(numbers, channels)[0]
@@ -169,14 +169,14 @@ def _combine(means, squares, numbers, mean, var):
                 d = means[j, c] - total
                 square += squares[j, c] + positions * (d * d)
         mean[k] = total
-        var[k] = square / count
+        std[k] = np.sqrt(square / count)
 
 
 @jit(contract=True)
-def _apply(x, weight, bias, eps, activation, slope, mean, var, out, first, stop):
+def _apply(x, weight, bias, eps, activation, slope, mean, std, out, first, stop):
     """Chunks first … stop - 1 of a sample normalised, scaled, shifted and activated."""
     size = _chunks(x.size, weight.size)[0]
-    centre, scale, shift = _affine(weight, bias, mean, var, eps)
+    centre, scale, shift = _affine(weight, bias, mean, std, eps)
     for j in range(first, stop):
         chunk, y = x[j * size : (j + 1) * size], out[j * size : (j + 1) * size]
         for start in range(0, chunk.size, centre.size):
@@ -187,15 +187,21 @@ def _apply(x, weight, bias, eps, activation, slope, mean, var, out, first, stop)
 
 
 @jit()
-def _affine(weight, bias, mean, var, eps):
-    """Lanes of the mean, of weight / √(var + eps), and of the bias."""
+def _rstd(std, eps):
+    """1 / √(std² + eps), in float64."""
+    return 1 / np.sqrt(np.float64(std) * np.float64(std) + eps)
+
+
+@jit()
+def _affine(weight, bias, mean, std, eps):
+    """Lanes of the mean, of weight / √(std² + eps), and of the bias."""
     channels = weight.size
     width = channels // mean.size
     lanes = _lanes(channels)
     centre, scale, shift = np.empty(lanes, weight.dtype), np.empty(lanes, weight.dtype), np.empty(lanes, weight.dtype)
     for c in range(channels):
         centre[c] = mean[c // width]
-        scale[c] = weight[c] / np.sqrt(np.float64(var[c // width]) + eps)
+        scale[c] = weight[c] * _rstd(std[c // width], eps)
         shift[c] = bias[c]
     _repeat(channels, centre)
     _repeat(channels, scale)
@@ -207,29 +213,29 @@ def _affine(weight, bias, mean, var, eps):
 
 
 @jit()
-def _backward_samples(g, x, weight, bias, eps, activation, slope, mean, var, out, sums, first, stop):
+def _backward_samples(g, x, weight, bias, eps, activation, slope, mean, std, out, sums, first, stop):
     """Samples first … stop - 1.      sums: (2, N, C), for the gradients of weight and bias."""
     chunks = _chunks(x.shape[1], weight.size)[1]
     parts = np.empty((2, chunks, weight.size))
     for n in range(first, stop):
-        _sums(g[n], x[n], weight, bias, eps, activation, slope, mean[n], var[n], out[n], parts, 0, chunks)
+        _sums(g[n], x[n], weight, bias, eps, activation, slope, mean[n], std[n], out[n], parts, 0, chunks)
         total = sums[:, n]
         for j in range(chunks):
             for c in range(weight.size):
                 total[0, c] += parts[0, j, c]
                 total[1, c] += parts[1, j, c]
-        _finish(x[n], weight, mean[n], var[n], eps, total, out[n], 0, chunks)
+        _finish(x[n], weight, mean[n], std[n], eps, total, out[n], 0, chunks)
 
 
 @jit(contract=True)
-def _sums(g, x, weight, bias, eps, activation, slope, mean, var, out, parts, first, stop):
+def _sums(g, x, weight, bias, eps, activation, slope, mean, std, out, parts, first, stop):
     """For chunks first … stop - 1 of a sample, with x̂ the normalised x: out = d = g f'(weight x̂ + bias), and in `parts`
     (2, chunks, C) the sums over positions of d and of d x̂.
     """
     channels = weight.size
     width = channels // mean.size
     size = _chunks(x.size, channels)[0]
-    centre, scale, shift = _affine(weight, bias, mean, var, eps)
+    centre, scale, shift = _affine(weight, bias, mean, std, eps)
     lanes = centre.size
     sums, products = np.empty(lanes), np.empty(lanes)
     for j in range(first, stop):
@@ -253,39 +259,42 @@ def _sums(g, x, weight, bias, eps, activation, slope, mean, var, out, parts, fir
         _fold(sums, parts[0, j])
         _fold(products, parts[1, j])
         for c in range(channels):
-            parts[1, j, c] /= np.sqrt(np.float64(var[c // width]) + eps)
+            parts[1, j, c] *= _rstd(std[c // width], eps)
 
 
-@jit(contract=True)
-def _finish(x, weight, mean, var, eps, sums, out, first, stop):
-    """grad x of chunks first … stop - 1, in place of d: (weight d - avg(weight d) - x̂ avg(weight d x̂)) / √(var + eps).
+@jit()
+def _finish(x, weight, mean, std, eps, sums, out, first, stop):
+    """grad x of chunks first … stop - 1, in place of d: (weight d - avg(weight d) - x̂ avg(weight d x̂)) / √(std² + eps).
 
-    sums: (2, C), those of the whole sample.
+    sums: (2, C), those of the whole sample.      Without fused multiply-adds: the gradient of a group of one number is
+    exactly 0 only if both of the terms that cancel are rounded.
     """
     channels = weight.size
     width = channels // mean.size
     size, lanes = _chunks(x.size, channels)[0], _lanes(channels)
     count = x.size // mean.size
-    centre, scale = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
-    constant, linear = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
+    centre, scale, rstd = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
+    average, linear = np.empty(lanes, x.dtype), np.empty(lanes, x.dtype)
     for k in range(mean.size):
         a = b = 0.0
         for c in range(k * width, (k + 1) * width):
             a += weight[c] * sums[0, c]
             b += weight[c] * sums[1, c]
-        rstd = 1 / np.sqrt(np.float64(var[k]) + eps)
+        inverse = _rstd(std[k], eps)
         for c in range(k * width, (k + 1) * width):
             centre[c] = mean[k]
-            scale[c] = weight[c] * rstd
-            constant[c] = -rstd * (a / count)
-            linear[c] = -rstd * rstd * (b / count)
+            scale[c] = weight[c]
+            rstd[c] = inverse
+            average[c] = a / count
+            linear[c] = inverse * (b / count)
     _repeat(channels, centre)
     _repeat(channels, scale)
-    _repeat(channels, constant)
+    _repeat(channels, rstd)
+    _repeat(channels, average)
     _repeat(channels, linear)
     for j in range(first, stop):
         chunk, result = x[j * size : (j + 1) * size], out[j * size : (j + 1) * size]
         for start in range(0, chunk.size, lanes):
             row, gx = chunk[start : start + lanes], result[start : start + lanes]
             for i in range(row.size):
-                gx[i] = gx[i] * scale[i] + (row[i] - centre[i]) * linear[i] + constant[i]
+                gx[i] = ((gx[i] * scale[i] - average[i]) - (row[i] - centre[i]) * linear[i]) * rstd[i]

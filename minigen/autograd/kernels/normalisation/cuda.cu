@@ -3,9 +3,12 @@
 // Images are channels-last, so the numbers of a channel lie C apart. A block takes 32 neighbouring channels (x) of 8
 // positions (y) at a time, so that a warp reads 32 neighbours; it sums a chunk of positions, per channel. What the chunks
 // and the channels of a group found is put together by a team. All of this has one order, given by the shapes.
+// Deviations above 1e19 overflow when they are squared in float.
 
 #include "../common.cuh"
 #include "../activation.cuh"
+
+__device__ inline real root_of(real std, real eps) { return sqrt(std * std + eps); }
 
 __device__ inline Sum column_sum(Sum s) {  // over the 8 rows of a block; the result is in all of them
     __shared__ Sum shared[8][32];
@@ -40,10 +43,10 @@ KERNEL chunk_statistics_kernel(
     }
 }
 
-// Mean and variance of each group, from those of its chunks (Chan, Golub & LeVeque 1979). A team to a group.
+// Mean and standard deviation of each group, from those of its chunks (Chan, Golub & LeVeque 1979). A team to a group.
 KERNEL group_statistics_kernel(
     int rows, int groups, int positions, int channels, int chunks, int length, const real* means, const real* squares,
-    real* mean_out, real* var_out
+    real* mean_out, real* std_out
 ) {
     int row = blockIdx.x * blockDim.y + threadIdx.y;  // sample * groups + group
     int width = channels / groups, parts = row < rows ? chunks * width : 0;
@@ -64,18 +67,18 @@ KERNEL group_statistics_kernel(
     s = team_sum(s);
     if (row < rows && threadIdx.x == 0) {
         mean_out[row] = mean;
-        var_out[row] = total(s) / count;
+        std_out[row] = sqrt(total(s) / count);
     }
 }
 
 KERNEL group_norm_kernel(
     int size, int positions, int channels, int groups, const real* x, const real* weight, const real* bias, const real* mean,
-    const real* var, real eps, int activation, real slope, real* y
+    const real* std, real eps, int activation, real slope, real* y
 ) {
     int width = channels / groups;
     EACH(i, size) {
         int c = i % channels, group = i / channels / positions * groups + c / width;
-        real normalised = (x[i] - mean[group]) / sqrt(var[group] + eps);
+        real normalised = (x[i] - mean[group]) / root_of(std[group], eps);
         y[i] = activate(activation, slope, normalised * weight[c] + bias[c]);
     }
 }
@@ -85,9 +88,9 @@ struct Normalised {
 };
 
 __device__ inline Normalised normalised_of(
-    real g, real x, real mean, real var, real eps, real weight, real bias, int activation, real slope
+    real g, real x, real mean, real std, real eps, real weight, real bias, int activation, real slope
 ) {
-    real value = (x - mean) / sqrt(var + eps), kept = value * weight + bias;
+    real value = (x - mean) / root_of(std, eps), kept = value * weight + bias;
     if (activation == TANH || activation == SIGMOID) kept = activate(activation, slope, kept);
     return {value, activation_vjp(activation, slope, g, kept)};
 }
@@ -95,7 +98,7 @@ __device__ inline Normalised normalised_of(
 // first, second: (N, chunks, C), the sums of d and of d x̂ over a chunk of positions.
 KERNEL chunk_gradients_kernel(
     int positions, int channels, int groups, int chunks, int length, const real* g, const real* x, const real* weight,
-    const real* bias, const real* mean, const real* var, real eps, int activation, real slope, real* first, real* second
+    const real* bias, const real* mean, const real* std, real eps, int activation, real slope, real* first, real* second
 ) {
     int c = blockIdx.x * 32 + threadIdx.x, chunk = blockIdx.y, sample = blockIdx.z;
     int start = chunk * length + threadIdx.y, last = min((chunk + 1) * length, positions);
@@ -104,7 +107,7 @@ KERNEL chunk_gradients_kernel(
     Sum a = nothing(), b = nothing();
     for (int p = start; p < last; p += 8) {
         int i = (sample * positions + p) * channels + c;
-        Normalised n = normalised_of(g[i], x[i], mean[group], var[group], eps, weight[c], bias[c], activation, slope);
+        Normalised n = normalised_of(g[i], x[i], mean[group], std[group], eps, weight[c], bias[c], activation, slope);
         add(a, n.d);
         add(b, n.d * n.value);
     }
@@ -140,20 +143,20 @@ KERNEL group_gradients_kernel(
 
 KERNEL group_norm_vjp_kernel(
     int size, int positions, int channels, int groups, const real* g, const real* x, const real* weight, const real* bias,
-    const real* mean, const real* var, real eps, int activation, real slope, const real* first, const real* second, real* gx
+    const real* mean, const real* std, real eps, int activation, real slope, const real* first, const real* second, real* gx
 ) {
     int width = channels / groups;
     EACH(i, size) {
         int c = i % channels, group = i / channels / positions * groups + c / width;
-        Normalised n = normalised_of(g[i], x[i], mean[group], var[group], eps, weight[c], bias[c], activation, slope);
-        gx[i] = (n.d * weight[c] - first[group] - n.value * second[group]) / sqrt(var[group] + eps);
+        Normalised n = normalised_of(g[i], x[i], mean[group], std[group], eps, weight[c], bias[c], activation, slope);
+        gx[i] = (n.d * weight[c] - first[group] - n.value * second[group]) / root_of(std[group], eps);
     }
 }
 
 // ---- rows: a team to each
 
 KERNEL layer_norm_kernel(
-    int rows, int n, const real* x, const real* weight, const real* bias, real eps, real* y, real* mean_out, real* var_out
+    int rows, int n, const real* x, const real* weight, const real* bias, real eps, real* y, real* mean_out, real* std_out
 ) {
     int row = blockIdx.x * blockDim.y + threadIdx.y, count = n;
     x += row * n;
@@ -167,19 +170,19 @@ KERNEL layer_norm_kernel(
         real d = x[i] - mean;
         add(s, d * d);
     }
-    real var = total(team_sum(s)) / count, std = sqrt(var + eps);
-    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = (x[i] - mean) / std * weight[i] + bias[i];
+    real var = total(team_sum(s)) / count, root = sqrt(var + eps);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = (x[i] - mean) / root * weight[i] + bias[i];
     if (row < rows && threadIdx.x == 0) {
         mean_out[row] = mean;
-        var_out[row] = var;
+        std_out[row] = sqrt(var);
     }
 }
 
 KERNEL layer_norm_vjp_kernel(
-    int rows, int n, const real* g, const real* x, const real* weight, const real* mean, const real* var, real eps, real* gx
+    int rows, int n, const real* g, const real* x, const real* weight, const real* mean, const real* std, real eps, real* gx
 ) {
     int row = blockIdx.x * blockDim.y + threadIdx.y, count = n, at = row < rows ? row : 0;
-    real centre = mean[at], std = sqrt(var[at] + eps);
+    real centre = mean[at], root = root_of(std[at], eps);
     g += row * n;
     x += row * n;
     gx += row * n;
@@ -188,16 +191,16 @@ KERNEL layer_norm_vjp_kernel(
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         real weighted = g[i] * weight[i];
         add(a, weighted);
-        add(b, weighted * ((x[i] - centre) / std));
+        add(b, weighted * ((x[i] - centre) / root));
     }
     real first = total(team_sum(a)) / count, second = total(team_sum(b)) / count;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
-        gx[i] = (g[i] * weight[i] - first - (x[i] - centre) / std * second) / std;
+        gx[i] = (g[i] * weight[i] - first - (x[i] - centre) / root * second) / root;
 }
 
 // first, second: (chunks, n), the sums of g and of g x̂ over a chunk of rows.
 KERNEL row_gradients_kernel(
-    int rows, int n, int chunks, int length, const real* g, const real* x, const real* mean, const real* var, real eps,
+    int rows, int n, int chunks, int length, const real* g, const real* x, const real* mean, const real* std, real eps,
     real* first, real* second
 ) {
     int c = blockIdx.x * 32 + threadIdx.x, chunk = blockIdx.y;
@@ -207,7 +210,7 @@ KERNEL row_gradients_kernel(
     for (int row = start; row < last; row += 8) {
         int i = row * n + c;
         add(a, g[i]);
-        add(b, g[i] * ((x[i] - mean[row]) / sqrt(var[row] + eps)));
+        add(b, g[i] * ((x[i] - mean[row]) / root_of(std[row], eps)));
     }
     a = column_sum(a);
     b = column_sum(b);

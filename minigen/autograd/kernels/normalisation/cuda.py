@@ -21,19 +21,19 @@ def group_norm(
     x: Array, weight: Array, bias: Array, groups: int, eps: float,
     activation: str | None = None, slope: float = 0.01, out: tuple | None = None,
 ) -> tuple[Array, Array, Array]:
-    """f(weight (x - mean) / √(var + eps) + bias) of each group of channels.      x: (N, P, C)      weight, bias: (C,)
+    """f(weight (x - mean) / √(std² + eps) + bias) of each group of channels.      x: (N, P, C)      weight, bias: (C,)
 
-    Returns y (N, P, C), mean (N, groups), var (N, groups).
+    Returns y (N, P, C), mean (N, groups), std (N, groups).
     """
     x, weight, bias = contiguous(x, weight, bias)
     n, positions, channels = x.shape
-    y, mean, var = out or (None,) * 3
+    y, mean, std = out or (None,) * 3
     y = result(y, x.shape, x.dtype)
-    mean, var = (result(a, (n, groups), x.dtype) for a in (mean, var))
+    mean, std = (result(a, (n, groups), x.dtype) for a in (mean, std))
     if not x.size:
         mean.fill(0)
-        var.fill(0)
-        return y, mean, var
+        std.fill(0)
+        return y, mean, std
     chunks, length = _chunks(positions)
     sizes: tuple[int, ...]
     arrays: tuple[Array, ...]
@@ -42,21 +42,21 @@ def group_norm(
         shape = (-(-channels // 32), chunks, len(x[some]))
         arrays = (x[some], means[some], squares[some])
         source.launch("chunk_statistics_kernel", x.dtype, shape, (32, 8), positions, channels, chunks, length, *arrays)
-    arrays = (means, squares, mean, var)
+    arrays = (means, squares, mean, std)
     sizes = (n * groups, groups, positions, channels, chunks, length)
     source.launch("group_statistics_kernel", x.dtype, *team(n * groups, chunks * channels // groups), *sizes, *arrays)
     sizes = (x.size, positions, channels, groups)
-    options = (float(eps), number_of(activation), float(slope))
-    source.launch("group_norm_kernel", x.dtype, grid(x.size), THREADS, *sizes, x, weight, bias, mean, var, *options, y)
-    return y, mean, var
+    options = (float(eps), number_of(activation, slope), float(slope))
+    source.launch("group_norm_kernel", x.dtype, grid(x.size), THREADS, *sizes, x, weight, bias, mean, std, *options, y)
+    return y, mean, std
 
 
 def group_norm_vjp(
-    g: Array, x: Array, weight: Array, bias: Array, mean: Array, var: Array,
+    g: Array, x: Array, weight: Array, bias: Array, mean: Array, std: Array,
     eps: float, activation: str | None = None, slope: float = 0.01, out: tuple | None = None,
 ) -> tuple[Array, Array, Array]:
-    """The gradients of `group_norm` with respect to x (N, P, C), weight (C,) and bias (C,).      mean, var: (N, groups)"""
-    g, x, weight, bias, mean, var = contiguous(g, x, weight, bias, mean, var)
+    """The gradients of `group_norm` with respect to x (N, P, C), weight (C,) and bias (C,).      mean, std: (N, groups)"""
+    g, x, weight, bias, mean, std = contiguous(g, x, weight, bias, mean, std)
     n, positions, channels = x.shape
     groups = mean.shape[1]
     gx, gweight, gbias = out or (None,) * 3
@@ -68,11 +68,11 @@ def group_norm_vjp(
         return gx, gweight, gbias
     chunks, length = _chunks(positions)
     sizes: tuple[int, ...]
-    options = (float(eps), number_of(activation), float(slope))
+    options = (float(eps), number_of(activation, slope), float(slope))
     parts = [empty((n, chunks, channels), x.dtype) for _ in range(2)]
     for some in _batches(n):
         shape = (-(-channels // 32), chunks, len(x[some]))
-        arrays = (g[some], x[some], weight, bias, mean[some], var[some])
+        arrays = (g[some], x[some], weight, bias, mean[some], std[some])
         targets = (part[some] for part in parts)
         sizes = (positions, channels, groups, chunks, length)
         source.launch("chunk_gradients_kernel", x.dtype, shape, (32, 8), *sizes, *arrays, *options, *targets)
@@ -81,7 +81,7 @@ def group_norm_vjp(
     sizes = (n * groups, groups, positions, channels)
     teams = team(n * groups, channels // groups)
     source.launch("group_gradients_kernel", x.dtype, *teams, *sizes, first, second, weight, *averages)
-    arrays = (g, x, weight, bias, mean, var)
+    arrays = (g, x, weight, bias, mean, std)
     sizes = (x.size, positions, channels, groups)
     source.launch("group_norm_vjp_kernel", x.dtype, grid(x.size), THREADS, *sizes, *arrays, *options, *averages, gx)
     sum_rows(second[None], out=gweight[None])
@@ -92,24 +92,24 @@ def group_norm_vjp(
 def layer_norm(
     x: Array, weight: Array, bias: Array, eps: float, out: tuple | None = None
 ) -> tuple[Array, Array, Array]:
-    """weight (x - mean) / √(var + eps) + bias of each row.      x: (rows, n) -> y (rows, n), mean (rows,), var (rows,)."""
+    """weight (x - mean) / √(std² + eps) + bias of each row.      x: (rows, n) -> y (rows, n), mean (rows,), std (rows,)."""
     x, weight, bias = contiguous(x, weight, bias)
     rows, n = x.shape
-    y, mean, var = out or (None,) * 3
-    y, mean, var = result(y, x.shape, x.dtype), result(mean, (rows,), x.dtype), result(var, (rows,), x.dtype)
+    y, mean, std = out or (None,) * 3
+    y, mean, std = result(y, x.shape, x.dtype), result(mean, (rows,), x.dtype), result(std, (rows,), x.dtype)
     if n == 0:
         mean.fill(0)
-        var.fill(0)
-        return y, mean, var
-    source.launch("layer_norm_kernel", x.dtype, *team(rows, n), rows, n, x, weight, bias, float(eps), y, mean, var)
-    return y, mean, var
+        std.fill(0)
+        return y, mean, std
+    source.launch("layer_norm_kernel", x.dtype, *team(rows, n), rows, n, x, weight, bias, float(eps), y, mean, std)
+    return y, mean, std
 
 
 def layer_norm_vjp(
-    g: Array, x: Array, weight: Array, mean: Array, var: Array, eps: float, out: tuple | None = None
+    g: Array, x: Array, weight: Array, mean: Array, std: Array, eps: float, out: tuple | None = None
 ) -> tuple[Array, Array, Array]:
     """The gradients of `layer_norm` with respect to x (rows, n), weight (n,) and bias (n,)."""
-    g, x, weight, mean, var = contiguous(g, x, weight, mean, var)
+    g, x, weight, mean, std = contiguous(g, x, weight, mean, std)
     rows, n = x.shape
     gx, gweight, gbias = out or (None,) * 3
     gx, gweight, gbias = result(gx, x.shape, x.dtype), result(gweight, (n,), x.dtype), result(gbias, (n,), x.dtype)
@@ -117,12 +117,12 @@ def layer_norm_vjp(
         gweight.fill(0)
         gbias.fill(0)
         return gx, gweight, gbias
-    source.launch("layer_norm_vjp_kernel", x.dtype, *team(rows, n), rows, n, g, x, weight, mean, var, float(eps), gx)
+    source.launch("layer_norm_vjp_kernel", x.dtype, *team(rows, n), rows, n, g, x, weight, mean, std, float(eps), gx)
     chunks, length = _chunks(rows)
     first, second = (empty((1, chunks, n), x.dtype) for _ in range(2))
     shape = (-(-n // 32), chunks)
     sizes = (rows, n, chunks, length)
-    source.launch("row_gradients_kernel", x.dtype, shape, (32, 8), *sizes, g, x, mean, var, float(eps), first, second)
+    source.launch("row_gradients_kernel", x.dtype, shape, (32, 8), *sizes, g, x, mean, std, float(eps), first, second)
     sum_rows(second, out=gweight[None])
     sum_rows(first, out=gbias[None])
     return gx, gweight, gbias

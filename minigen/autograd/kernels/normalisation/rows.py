@@ -8,7 +8,7 @@ import numpy as np
 
 from minigen.autograd.kernels.jit import jit
 from minigen.autograd.kernels.softmax.calls import buffers, spread
-from minigen.autograd.kernels.softmax.rows import row_dot, row_sum
+from minigen.autograd.kernels.softmax.rows import row_dot, row_squares, row_sum
 
 __all__ = ["layer_norm", "layer_norm_vjp"]
 
@@ -28,41 +28,38 @@ def layer_norm(
 
 
 def layer_norm_vjp(
-    g: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float,
+    g: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, std: np.ndarray, eps: float,
     out: tuple | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     g, x, weight = np.ascontiguousarray(g), np.ascontiguousarray(x), np.ascontiguousarray(weight)
-    mean, var = np.ascontiguousarray(mean), np.ascontiguousarray(var)
+    mean, std = np.ascontiguousarray(mean), np.ascontiguousarray(std)
     out, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, weight.shape)
     rows = max(1, CHUNK // max(x.shape[1], 1))
     chunks = -(-x.shape[0] // rows) if x.size else 0
     sums = np.zeros((2, chunks, weight.size))
-    spread(partial(_backward, g, x, weight, mean, var, eps, rows, out, sums), chunks, x.size)
+    spread(partial(_backward, g, x, weight, mean, std, eps, rows, out, sums), chunks, x.size)
     gweight[:], gbias[:] = sums.sum(1)
     return results
 
 
 @jit(contract=True)
-def _normalise(x, weight, bias, eps, out, mean, var, first, stop):
+def _normalise(x, weight, bias, eps, out, mean, std, first, stop):
     """Rows first … stop - 1."""
     real = x.dtype.type
     n = x.shape[1]
-    centred = np.empty(n, x.dtype)
     for r in range(first, stop):
-        centre = real(row_sum(x[r]) / n)
-        for i in range(n):
-            centred[i] = x[r, i] - centre
-        drift = row_sum(centred) / n  # what rounding the mean to the dtype of x has left
-        square = row_dot(centred, centred) / n - drift * drift
-        scale = real(1 / np.sqrt(square + eps))
-        for i in range(n):
-            out[r, i] = centred[i] * scale * weight[i] + bias[i]
+        row, y = x[r], out[r]
+        centre = row_sum(row) / n
+        square = row_squares(row, centre) / n
         mean[r] = centre
-        var[r] = square
+        std[r] = np.sqrt(square)
+        shift, scale = real(centre), real(1 / np.sqrt(square + eps))
+        for i in range(n):
+            y[i] = (row[i] - shift) * scale * weight[i] + bias[i]
 
 
 @jit(contract=True)
-def _backward(g, x, weight, mean, var, eps, rows, out, sums, first, stop):
+def _backward(g, x, weight, mean, std, eps, rows, out, sums, first, stop):
     """Chunks first … stop - 1 of `rows` rows each: grad x, and in sums (2, chunks, n) the chunk's Σ g x̂ and Σ g."""
     real = x.dtype.type
     n = x.shape[1]
@@ -70,13 +67,14 @@ def _backward(g, x, weight, mean, var, eps, rows, out, sums, first, stop):
     for t in range(first, stop):
         weight_sums, bias_sums = sums[0, t], sums[1, t]
         for r in range(t * rows, min((t + 1) * rows, x.shape[0])):
-            rstd = real(1 / np.sqrt(np.float64(var[r]) + eps))
+            row, g_row, gx = x[r], g[r], out[r]
+            centre, rstd = mean[r], real(1 / np.sqrt(np.float64(std[r]) ** 2 + eps))
             for i in range(n):
-                normalised[i] = (x[r, i] - mean[r]) * rstd
-                weighted[i] = g[r, i] * weight[i]
-            mean_weighted, mean_product = real(row_sum(weighted) / n), real(row_dot(weighted, normalised) / n)
+                normalised[i] = (row[i] - centre) * rstd
+                weighted[i] = g_row[i] * weight[i]
+            first_mean, second_mean = real(row_sum(weighted) / n), real(row_dot(weighted, normalised) / n)
             for i in range(n):
-                out[r, i] = (weighted[i] - mean_weighted - normalised[i] * mean_product) * rstd
+                gx[i] = (weighted[i] - first_mean - normalised[i] * second_mean) * rstd
             for i in range(n):
-                weight_sums[i] += g[r, i] * normalised[i]
-                bias_sums[i] += g[r, i]
+                weight_sums[i] += g_row[i] * normalised[i]
+                bias_sums[i] += g_row[i]

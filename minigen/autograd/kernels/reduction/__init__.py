@@ -26,7 +26,7 @@ def _sum_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, dict]
 
 
 def _logsumexp_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, dict]]:
-    return [((rng.normal(0, 5, shape).astype(dtype),), {}) for shape in ROWS]
+    return [((rng.normal(0, 5, shape).astype(dtype),), {}) for shape in ROWS if shape[1]]  # of nothing: -inf, no ulp
 
 
 def _vjp_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, dict]]:

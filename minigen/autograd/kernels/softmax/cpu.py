@@ -16,7 +16,7 @@ from minigen.autograd.kernels.jit import jit
 from minigen.autograd.kernels.softmax.calls import buffer, flat, spread
 from minigen.autograd.kernels.softmax.rows import row_dot, row_max, row_sum
 
-__all__ = ["log_softmax", "log_softmax_vjp", "shift", "softmax", "softmax_vjp", "tile_rows"]
+__all__ = ["exp_in_place", "log_softmax", "log_softmax_vjp", "shift", "softmax", "softmax_vjp", "tile_rows"]
 
 TILE = 1 << 12  # numbers in a tile, about: what stays in the first-level cache
 
@@ -45,7 +45,8 @@ def _run(loop: Callable, out: np.ndarray | None, *arrays: np.ndarray) -> np.ndar
     return out
 
 
-# Below, arrays are flat: row r is [r n : (r + 1) n]. Each function does rows first … stop - 1.
+# Below, arrays are flat: row r is [r n : (r + 1) n]. Each function does rows first … stop - 1. Inner loops run from 0 over
+# slices: where an index might be negative, Numba adds a choice to every access, and the loop is no longer vectorised.
 
 
 @jit()
@@ -56,8 +57,7 @@ def _softmax(x, out, n, first, stop):
         end = min(start + rows, stop)
         for r in range(start, end):
             shift(x[r * n : (r + 1) * n], out[r * n : (r + 1) * n])
-        for i in range(start * n, end * n):
-            out[i] = exp(out[i])
+        exp_in_place(out[start * n : end * n])
         for r in range(start, end):
             p = out[r * n : (r + 1) * n]
             total = x.dtype.type(row_sum(p))
@@ -70,6 +70,12 @@ def _softmax(x, out, n, first, stop):
 def tile_rows(n):
     """How many rows of n numbers make a tile."""
     return max(1, TILE // n)
+
+
+@jit()
+def exp_in_place(x):
+    for i in range(x.size):
+        x[i] = exp(x[i])
 
 
 @jit()
@@ -100,22 +106,27 @@ def _log_softmax(x, out, n, first, stop):
         end = min(start + rows, stop)
         for r in range(start, end):
             shift(x[r * n : (r + 1) * n], out[r * n : (r + 1) * n])
-        for i in range((end - start) * n):
-            e[i] = exp(out[start * n + i])
+        tile = out[start * n : end * n]
+        for i in range(tile.size):
+            e[i] = exp(tile[i])
         for r in range(start, end):
             total = row_sum(e[(r - start) * n : (r - start + 1) * n])
             normaliser = x.dtype.type(np.log(1.0 if total == 0 else total))
-            for i in range(r * n, (r + 1) * n):
-                out[i] -= normaliser
+            log_p = out[r * n : (r + 1) * n]
+            for i in range(n):
+                log_p[i] -= normaliser
 
 
 @jit(contract=True)
 def _log_softmax_vjp(g, log_p, out, n, first, stop):
-    for i in range(first * n, stop * n):
-        out[i] = exp(log_p[i])
-    for r in range(first, stop):
-        at = slice(r * n, (r + 1) * n)
-        g_row, p = g[at], out[at]
-        total = g.dtype.type(row_sum(g_row))
-        for i in range(n):
-            p[i] = g_row[i] - p[i] * total
+    rows = tile_rows(n)
+    for start in range(first, stop, rows):
+        end = min(start + rows, stop)
+        tile, e = log_p[start * n : end * n], out[start * n : end * n]
+        for i in range(tile.size):
+            e[i] = exp(tile[i])
+        for r in range(start, end):
+            g_row, p = g[r * n : (r + 1) * n], out[r * n : (r + 1) * n]
+            total = g.dtype.type(row_sum(g_row))
+            for i in range(n):
+                p[i] = g_row[i] - p[i] * total

@@ -10,7 +10,7 @@ import numpy as np
 
 from minigen.autograd.kernels.jit import jit
 
-__all__ = ["row_dot", "row_max", "row_sum"]
+__all__ = ["row_dot", "row_max", "row_squares", "row_sum"]
 
 
 @jit()
@@ -50,6 +50,26 @@ def row_dot(x, y):
         s7 += wide(x[i + 7]) * y[i + 7]
     for i in range(whole, x.size):
         s0 += wide(x[i]) * y[i]
+    return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+
+
+@jit(contract=True)
+def row_squares(x, centre):
+    """Σ (x - centre)², in float64."""
+    wide = np.float64
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+    whole = x.size - x.size % 8
+    for i in range(0, whole, 8):
+        s0 += (wide(x[i]) - centre) ** 2
+        s1 += (wide(x[i + 1]) - centre) ** 2
+        s2 += (wide(x[i + 2]) - centre) ** 2
+        s3 += (wide(x[i + 3]) - centre) ** 2
+        s4 += (wide(x[i + 4]) - centre) ** 2
+        s5 += (wide(x[i + 5]) - centre) ** 2
+        s6 += (wide(x[i + 6]) - centre) ** 2
+        s7 += (wide(x[i + 7]) - centre) ** 2
+    for i in range(whole, x.size):
+        s0 += (wide(x[i]) - centre) ** 2
     return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
 
 

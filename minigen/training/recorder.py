@@ -1,0 +1,138 @@
+"""What a training run writes into its folder, and when. Start at `Recorder.after_step`.
+
+Metrics are due at fixed steps, and written before the checkpoint of the step. So a checkpoint is always one whose metrics are
+complete, and a run that is killed anywhere and resumed writes the same lines as one that was not.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from . import figures, files
+from .checkpoint import CheckpointError, Checkpoints
+from .config import require_finite
+from .progress import Progress
+
+TIMINGS = ("cpu_seconds", "samples_per_second")  # all that differs between the metrics of two equal runs
+CHANGES_BITS = ("minigen", "numpy", "numba", "processor", "data_sha256")  # parts of the environment that results depend on
+
+
+class Recorder:
+    """Writes the folder of a run: `start` once, then `after_step`; at the end `save` and `finish`."""
+
+    def __init__(self, run: Any, folder: Path, checkpoints: Checkpoints, progress: Progress):
+        self.run, self.folder, self.checkpoints, self.progress = run, folder, checkpoints, progress
+        self.metrics = folder / "metrics.jsonl"
+        self.saved = run.step or None  # the step whose state, as it is, has been saved
+
+    def start(self) -> None:
+        """Prepare the folder. What was written after the checkpoint that is resumed from will be written again."""
+        run, folder = self.run, self.folder
+        now, path = environment(run), folder / "environment.json"
+        before = files.read_json(path) if path.exists() else now
+        lines = files.read_lines(self.metrics) if self.metrics.exists() else []
+        stay = [line for i, line in enumerate(lines) if self._stays(line, i + 1)]
+        files.make_folder(folder)
+        files.remove_orphans(folder)
+        files.write_json(folder / "config.json", run.config.to_json())  # first: with it, the run can be resumed
+        files.remove_orphans(files.make_folder(folder / "figures"))
+        for name in CHANGES_BITS:
+            if isinstance(before, dict) and before.get(name) != now[name]:
+                self.progress.say(f"warning: {name} was {before.get(name)}, now {now[name]}: the last digits may differ")
+        files.write_json(path, now)
+        if lines:
+            files.write_lines(self.metrics, stay)
+        self._duties()
+
+    def _stays(self, line: Any, number: int) -> bool:
+        """Whether a line of metrics was due by now, and counts as written in the state that is resumed from.
+
+        The last lines of a run that now goes on were not due; one whose writing failed at the very end does not count.
+        """
+        if not isinstance(line, dict) or type(line.get("step")) is not int:
+            raise files.FileError(self.metrics, f"line {number} has no step", "correct it, or delete the file")
+        step, run = line["step"], self.run
+        means = "samples_per_second" in line
+        every, counts = (run.config.log_every, not run.count) if means else (run.config.evaluate_every, run.evaluated == run.step)
+        return step % every == 0 and (step < run.step or (step == run.step and counts))
+
+    def after_step(self) -> None:
+        """What is due, then the checkpoint. Where something cannot be written, save what has been learned, and stop."""
+        try:
+            self._duties()
+        except (OSError, files.FileError):
+            with suppress(CheckpointError):  # the first failure is the one to report
+                self.save()
+            raise
+        if self.run.step % self.run.config.checkpoint_every == 0:
+            self.save()
+
+    def _duties(self) -> None:
+        """The lines and figures that are due at this step. After a resume: those that could not be written before."""
+        run, config = self.run, self.run.config
+        if run.step % config.log_every == 0 and run.count:
+            self._write_means()
+            run.sums, run.count, self.saved = {}, 0, None
+        if run.step % config.evaluate_every == 0 and run.evaluated < run.step:
+            self._write_scores()
+            run.evaluated, self.saved = run.step, None
+            figures.draw(run, self.folder)
+
+    def finish(self) -> None:
+        """The last lines and figures, where they were not due anyway. They leave no trace in the state, saved before."""
+        if self.run.count:
+            self._write_means()
+        if self.run.evaluated < self.run.step:
+            self._write_scores()
+            figures.draw(self.run, self.folder)
+
+    def save(self) -> None:
+        """A checkpoint of the state as it is, unless there is one."""
+        if self.saved != self.run.step:
+            self.checkpoints.save(self.run.step, self.run.state(), {"minigen": __version__})
+            self.saved = self.run.step
+
+    def _write_means(self) -> None:
+        timings = dict(zip(TIMINGS, (self.run.cpu_seconds, self.progress.lap()), strict=True))
+        files.append_line(self.metrics, {"step": self.run.step, **self.run.means(), **timings})
+
+    def _write_scores(self) -> None:
+        scores = figures.scores(self.run)
+        require_finite(scores, self.run.step, self.run.config)
+        files.append_line(self.metrics, {"step": self.run.step, **scores})
+        self.progress.scores(self.run.step, scores)
+
+
+def environment(run: Any) -> dict[str, Any]:
+    """With what a run was computed: versions, processor, threads, data."""
+    from ..autograd.kernels import jit
+
+    return {
+        "minigen": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": jit.numba.__version__,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": jit.get_threads(),
+        "data_source": run.data.source,
+        "data_sha256": run.data.sha256,
+        "parameters": run.model.num_parameters(),
+        "command": sys.argv,
+    }
+
+
+def _processor() -> str:
+    """The processor's model name, as the system calls it."""
+    with suppress(OSError):  # a file of Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
