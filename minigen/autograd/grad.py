@@ -248,8 +248,10 @@ def _overwritten(node: Node) -> RuntimeError:
     )
 
 
-def _as_tensors(node: Node) -> list:
+def _as_tensors(node: Node) -> Sequence:
     """The saved values as Tensors: an input made by the node's parent, the result by the node, a constant by none."""
+    if not node.saved:
+        return node.saved
     made_by = [*node.parents, node if node.op.outputs == 1 else None]
     saved = list(node.saved)
     for i, (value, parent, cell) in enumerate(zip(node.saved, made_by, node.cells, strict=False)):

@@ -186,14 +186,17 @@ class _Run:
     ) -> tuple[float, float, float]:
         """|<claimed, v> - <g, jv>| relative to the sum of the magnitudes on either side; then the two numbers.
 
-        The scale is enlarged by what rounding of the values amounts to, for a gradient that cancels to nothing.
+        The scale is enlarged by what rounding of the values amounts to, for a gradient that cancels to nothing. And of
+        two sums that are both below the rounding of a gradient of 1, nothing can be said.
         """
         left = claimed * v
         right = [a * b for a, b in zip(g, jv, strict=True)]
         a, b = float(left.sum()), _total(right)
         scale = max(float(np.abs(left).sum()), _total(right, np.abs))
         amplified = 64.0 if self.analytic else 32.0 / DIFFERENCE_STEP  # rounding errors over the smallest step
-        noise = EPS * amplified * _total([a * b for a, b in zip(g, values, strict=True)], np.abs)
+        noise = EPS * amplified * _total([c * y for c, y in zip(g, values, strict=True)], np.abs)
+        if scale <= 8 * EPS * _total(g, np.abs) * float(np.abs(v).sum()):
+            return 0.0, a, b
         return _ratio(abs(a - b), scale + noise / self.rtol), a, b
 
     def _derivative(

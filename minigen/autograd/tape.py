@@ -181,7 +181,7 @@ class Op:
         self.rules: list[Rule | None] | None = None  # one per input
         self.joint: Rule | None = None  # or one for all of them
         self.arity = -1 if self.variadic else len(self.inputs)
-        self.plans: dict[tuple[int, int], Plan] = {}  # by (bit mask of the inputs that want a gradient, their number)
+        self.plans: dict[int, Plan] = {}  # by a bit mask of the inputs that want a gradient
         self.differentiable = False
         OPS[self.name] = self
 
@@ -222,29 +222,36 @@ class Op:
                 parents.append(None)
             bit += bit
         try:
-            out = self.forward(*raw, **params) if not OBSERVERS else _observed(self, raw, params)
+            if OBSERVERS:
+                out = _observed(self, raw, params)
+            elif params:
+                out = self.forward(*raw, **params)
+            else:
+                out = self.forward(*raw)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(self, raw, error) from error
-        aux = ()
         if self.aux:
             out, aux = out
         if not is_tensor:
             return out  # the world of raw arrays ends here
         if isinstance(out, generic):
             out = np.asarray(out)  # NumPy returns scalars where an array has no dimensions
-        shared = self.view and cells[0] is not None and (out.base is not None or out is raw[0])
-        version = cells[0] if shared else [0]
+        version = [0]
+        if self.view and cells[0] is not None and (out.base is not None or out is raw[0]):
+            version = cells[0]
         if not wants or not recording or not self.differentiable:
             return wrap(out, None, version) if self.outputs == 1 else tuple([wrap(o, None, [0]) for o in out])
-        plan = self.plans.get((wants, len(raw)))
+        wants |= bit  # a mark above the last input, so that the key also tells how many there are
+        plan = self.plans.get(wants)
         if plan is None:
-            plan = self.plans[wants, len(raw)] = Plan(self, [p is not None for p in parents])
+            plan = self.plans[wants] = Plan(self, [p is not None for p in parents])
         if plan.kept:
             raw.append(out)
             cells.append(version)
             for i in plan.dropped:
                 raw[i] = cells[i] = None
-            raw += aux
+            if self.aux:
+                raw += aux
         else:
             raw = cells = ()
         if self.outputs != 1:
@@ -395,7 +402,8 @@ def _explained(op: Op, raw: list, error: Exception) -> Exception:
         return TypeError(f"{op.name}: inputs on different devices ({where}). Move them to one device with .to(device)")
     if str(error).startswith(op.name):
         return error
-    return type(error)(f"{op.name}({shown}): {error}")
+    kind = next(k for k in (IndexError, TypeError, ValueError) if isinstance(error, k))
+    return kind(f"{op.name}({shown}): {error}")
 
 
 # The tape stands below everything else and imports nothing of ours: the two things it needs from above are given to it.

@@ -3,12 +3,14 @@
 test_properties.py runs them under hypothesis, mutants.py on broken rules. Gradients against numerical derivatives, to
 order 2, are minigen.autograd.gradcheck; here is everything else. Start at `check_value`.
 
-How exact is exact: two computations of the same thing may differ by 64 roundings of the largest number in the result, and
-by 64 times what one rounding of the inputs changes (an ill-conditioned example is not held against the op).
+How exact is exact: two computations of the same thing may differ by 256 roundings of the largest number in the result, and
+by 256 times what one rounding of the inputs changes (an ill-conditioned example is not held against the op). A gradient may
+also be off by one rounding of its cotangent: it may have cancelled.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +20,7 @@ from minigen import Tensor, grad, set_backend
 from minigen.autograd import cards
 from minigen.autograd.cards import OpCard
 
-ROUNDINGS = 64
+ROUNDINGS = 256
 
 
 class Draw(cards.Draw):
@@ -93,31 +95,42 @@ def second_order(card: OpCard, args: tuple, kwargs: dict) -> list[np.ndarray]:
 
 
 def over_arrays(function: Callable[[np.ndarray], Any], value: Any) -> Any:
-    """`function` of every floating-point array in an argument, also inside lists; everything else as it is."""
+    """`function` of every floating-point array in arguments, also inside lists and dicts; everything else as it is."""
+    if isinstance(value, dict):
+        return {name: over_arrays(function, v) for name, v in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(over_arrays(function, v) for v in value)
     return function(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
 
 
-def cast(args: tuple, dtype: type) -> tuple:
-    return over_arrays(lambda a: a.astype(dtype), args)
+def cast(arguments: Any, dtype: type) -> Any:
+    return over_arrays(lambda a: a.astype(dtype), arguments)
 
 
-def nudged(args: tuple, dtype: type) -> tuple:
-    """The arguments, each number moved by up to one rounding of `dtype`."""
-    rng = np.random.default_rng(1)
-    eps = float(np.finfo(dtype).eps)
-    return over_arrays(lambda a: a * (1 + eps * rng.uniform(-1, 1, a.shape)), args)
+NUDGE = 16  # roundings
+
+
+def nudged(args: tuple, dtype: type) -> list[tuple]:
+    """The arguments, each number moved by some roundings of `dtype`: a few variants."""
+    eps = NUDGE * float(np.finfo(dtype).eps)
+
+    def variant(rng: np.random.Generator) -> tuple:
+        return over_arrays(lambda a: a * (1 + eps * rng.uniform(-1, 1, a.shape)), args)
+
+    return [variant(np.random.default_rng(seed)) for seed in (1, 2, 3)]
 
 
 # ---- comparing
 
 
-def assert_close(actual: list, expected: list, nearby: list, dtype: type, what: str) -> None:
-    """Equal up to rounding in `dtype` (see the top). nearby: the expected values at nudged arguments."""
+def assert_close(actual: list, expected: list, nearby: list[list], dtype: type, what: str, floor: float = 0.0) -> None:
+    """Equal up to rounding in `dtype` (see the top).
+
+    nearby: the expected values at each of the nudged arguments.   floor: magnitude of terms that may have cancelled.
+    """
     assert len(actual) == len(expected), f"{what}: {len(actual)} results instead of {len(expected)}"
-    for i, (a, e, n) in enumerate(zip(actual, expected, nearby, strict=True)):
-        a, e, n = np.asarray(a), np.asarray(e), np.asarray(n)
+    for i, (a, e, *near) in enumerate(zip(actual, expected, *nearby, strict=True)):
+        a, e = np.asarray(a), np.asarray(e)
         assert a.shape == e.shape, f"{what}, result {i}: shape {a.shape} instead of {e.shape}"
         if e.dtype.kind != "f":
             assert np.array_equal(a, e), f"{what}, result {i}: {a} instead of {e}"
@@ -127,7 +140,8 @@ def assert_close(actual: list, expected: list, nearby: list, dtype: type, what: 
         assert np.array_equal(a[~finite], e[~finite], equal_nan=True), f"{what}, result {i}: {a} instead of {e}"
         eps = float(np.finfo(dtype).eps)
         largest = np.abs(e[finite]).max(initial=0)
-        allowed = ROUNDINGS * (eps * largest + np.abs(e - n)[finite])
+        sensitivity = np.max([np.abs(e - n) for n in near], axis=0)[finite]
+        allowed = ROUNDINGS * (eps * largest + sensitivity / NUDGE) + eps * floor
         wrong = ~(np.abs(a - e)[finite] <= allowed)
         assert not wrong.any(), (
             f"{what}, result {i}: {a[finite][wrong][:3]} instead of {e[finite][wrong][:3]}, "
@@ -147,7 +161,8 @@ def check_value(card: OpCard, args: tuple, kwargs: dict) -> None:
     before = [a.copy() for a in _arrays((args, kwargs))]
     values = run(card, args, kwargs)
     expected = as_list(card.reference(*args, **kwargs))
-    assert_close(values, expected, as_list(card.reference(*nudged(args, np.float64), **kwargs)), np.float64, "value")
+    nearby = [as_list(card.reference(*near, **kwargs)) for near in nudged(args, np.float64)]
+    assert_close(values, expected, nearby, np.float64, "value")
     for v, e in zip(values, expected, strict=True):
         if np.asarray(e).dtype.kind == "f":
             assert v.dtype == np.float64, f"{v.dtype} from float64"
@@ -162,16 +177,19 @@ def check_value(card: OpCard, args: tuple, kwargs: dict) -> None:
 
 
 def check_dtype(card: OpCard, args: tuple, kwargs: dict) -> None:
-    """float32 in, float32 out, also the gradients; and near to what float64 gives for the same numbers."""
+    """float32 in, float32 out, also the gradients of both orders; and near to what float64 gives for the same numbers."""
     if not any(a.dtype.kind == "f" for a in _arrays(args)):
         return  # nothing that could be float32
-    small = cast(args, np.float32)
+    small, kwargs = cast((args, kwargs), np.float32)
     exact = cast(small, np.float64)
     nearby = nudged(exact, np.float32)
     values = run(card, small, kwargs)
     for v in values:
         assert v.dtype.kind != "f" or v.dtype == np.float32, f"{v.dtype} from float32"
-    assert_close(values, run(card, exact, kwargs), run(card, nearby, kwargs), np.float32, "value in float32")
+    wide = cast(kwargs, np.float64)
+    assert_close(
+        values, run(card, exact, wide), [run(card, n, wide) for n in nearby], np.float32, "value in float32"
+    )  # fmt: skip
     if not card.wrt:
         return
     _, g, gradients = vjp(card, small, kwargs)
@@ -179,25 +197,24 @@ def check_dtype(card: OpCard, args: tuple, kwargs: dict) -> None:
         assert d.dtype == np.float32, f"{d.dtype} gradient for float32"
         assert d.shape == small[i].shape, f"gradient of shape {d.shape} for an input of shape {small[i].shape}"
     g = [c.astype(np.float64) for c in g]
-    expected, close = vjp(card, exact, kwargs, g)[2], vjp(card, nearby, kwargs, g)[2]
-    assert_close(gradients, expected, close, np.float32, "gradient in float32")
+    expected, close = vjp(card, exact, wide, g)[2], [vjp(card, n, wide, g)[2] for n in nearby]
+    assert_close(gradients, expected, close, np.float32, "gradient in float32", floor=_largest(g))
     for d in second_order(card, small, kwargs):
         assert d.dtype == np.float32, f"{d.dtype} second derivative for float32"
 
 
 def check_backends(card: OpCard, args: tuple, kwargs: dict, dtype: type) -> None:
     """Numba gives what NumPy gives, forward and backward."""
-    args = cast(args, dtype)
+    args, kwargs = cast((args, kwargs), dtype)
     results = {}
     for backend in ("numpy", "numba"):
         with set_backend(backend):
             g = vjp(card, args, kwargs)[1]
             results[backend] = values_and_gradients(card, args, kwargs, g)
     with set_backend("numpy"):
-        near = nudged(args, dtype)
-        near = cast(near, dtype)
-        nearby = values_and_gradients(card, near, kwargs, g)
-    assert_close(results["numba"], results["numpy"], nearby, dtype, "value or gradient by Numba")
+        nearby = [values_and_gradients(card, cast(near, dtype), kwargs, g) for near in nudged(args, dtype)]
+    what = f"value or gradient by Numba in {np.dtype(dtype)}"
+    assert_close(results["numba"], results["numpy"], nearby, dtype, what, floor=_largest(g))
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -220,12 +237,11 @@ def check_layouts(card: OpCard, args: tuple, kwargs: dict, layout: str) -> None:
     """How the numbers lie in memory does not matter, for inputs and for cotangents."""
     g = vjp(card, args, kwargs)[1]
     plain = values_and_gradients(card, args, kwargs, g)
-    near = nudged(args, np.float64)
-    nearby = values_and_gradients(card, near, kwargs, g)
+    nearby = [values_and_gradients(card, near, kwargs, g) for near in nudged(args, np.float64)]
     change = LAYOUTS[layout]
-    moved, g = over_arrays(change, args), [change(c) for c in g]
-    actual = values_and_gradients(card, moved, kwargs, g)
-    assert_close(actual, plain, nearby, np.float64, f"with {layout}")
+    moved, moved_kwargs = over_arrays(change, (args, kwargs))
+    actual = values_and_gradients(card, moved, moved_kwargs, [change(c) for c in g])
+    assert_close(actual, plain, nearby, np.float64, f"with {layout}", floor=_largest(g))
 
 
 def check_constant_cotangent(card: OpCard, args: tuple, kwargs: dict) -> None:
@@ -233,9 +249,9 @@ def check_constant_cotangent(card: OpCard, args: tuple, kwargs: dict) -> None:
     values = vjp(card, args, kwargs)[0]
     full = [np.full(v.shape, 0.75) for v in values]
     expected = vjp(card, args, kwargs, full)[2]
-    nearby = vjp(card, nudged(args, np.float64), kwargs, full)[2]
+    nearby = [vjp(card, near, kwargs, full)[2] for near in nudged(args, np.float64)]
     actual = vjp(card, args, kwargs, [np.broadcast_to(np.float64(0.75), v.shape) for v in values])[2]
-    assert_close(actual, expected, nearby, np.float64, "gradient for a broadcast cotangent")
+    assert_close(actual, expected, nearby, np.float64, "gradient for a broadcast cotangent", floor=1.0)
 
 
 def check_linear_in_cotangent(card: OpCard, args: tuple, kwargs: dict) -> None:
@@ -295,8 +311,10 @@ def check_nan(card: OpCard, args: tuple, kwargs: dict, position: int, entry: int
         return (*args[:position], changed, *args[position + 1 :])
 
     plain, planted = run(card, args, kwargs), run(card, with_entry(np.nan), kwargs)
-    with np.errstate(all="ignore"):  # far and near: a small change of a maximum's losers has no effect
-        moved = [run(card, with_entry(x[index] + step), kwargs) for step in (1e3, -1e3, 1e-3)]
+    moved = []
+    for step in (1e3, -1e3, 1e-3):  # far and near: a small change of a maximum's losers has no effect
+        with np.errstate(all="ignore"), contextlib.suppress(ValueError):  # outside the domain
+            moved.append(run(card, with_entry(x[index] + step), kwargs))
     for j, (p, n) in enumerate(zip(plain, planted, strict=True)):
         if p.dtype.kind == "f":
             depends = np.any([m[j] != p for m in moved], axis=0)
@@ -324,6 +342,10 @@ def check_kinks(card: OpCard, dtype: type) -> None:
             assert np.array_equal(a, np.asarray(e, dtype), equal_nan=True), (
                 f"at {kink.args} {kink.kwargs}, g = {kink.g}: the gradient of argument {i} is {a}, agreed is {e}"
             )
+
+
+def _largest(arrays: list[np.ndarray]) -> float:
+    return max((float(np.abs(a).max(initial=0)) for a in arrays), default=0.0)
 
 
 def _arrays(value: Any) -> list[np.ndarray]:

@@ -38,7 +38,8 @@ CARDS_PER_OP = 5
 
 # Mutants that change nothing, or nothing that a gradient is. (mutation, op) -> why; "*" stands for any op.
 EQUIVALENT: dict[tuple[str, str], str] = {
-    ("swap 0 and 1", "add"): "both gradients are g",
+    ("take factors for constants", name): "the rule needs the sign of x only, whose derivative is 0"
+    for name in ("relu", "leaky_relu")
 }
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from minigen.autograd import Tensor, grad, set_backend
 from minigen.autograd.gradcheck import gradcheck
 from minigen.autograd.kernels import linalg as kernels
-from minigen.autograd.kernels.linalg import blas, cpu
+from minigen.autograd.kernels import threads
+from minigen.autograd.kernels.linalg import cpu
 from minigen.autograd.ops import linalg as ops
 
 KERNELS = [kernels.matmul, kernels.solve_triangular]
@@ -78,13 +79,13 @@ def test_every_task_runs_once_and_errors_are_not_lost():
     def fail():
         raise ValueError("in a chunk")
 
-    for threads in (1, 2, 5, 100):
+    for count in (1, 2, 5, 100):
         done = []
-        blas.run([functools.partial(done.append, i) for i in range(20)], threads)
+        threads.run([functools.partial(done.append, i) for i in range(20)], count)
         assert sorted(done) == list(range(20))
         with pytest.raises(ValueError, match="in a chunk"):
-            blas.run([fail] * 20, threads)
-    blas.run([], 4)
+            threads.run([fail] * 20, count)
+    threads.run([], 4)
 
 
 # ---- the kernels

@@ -109,7 +109,7 @@ OpCard(
     lambda x, weight, bias, num_groups, **options: ops.group_norm_silu(x, num_groups, weight, bias, **options),
     lambda draw: _group(draw, activation=False),
     wrt=(0, 1, 2),
-    reference=lambda *args, **kwargs: _group_reference(*args, **kwargs, activation="silu"),
+    reference=lambda x, weight, bias, num_groups, eps: _group_reference(x, weight, bias, num_groups, eps, "silu"),
 )
 
 

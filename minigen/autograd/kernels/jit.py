@@ -5,7 +5,9 @@
   multiply-adds only, which keep NaN and Inf.
 * compiled code is cached on disk. Functions have no explicit signature, so nothing is compiled at import.
 * `prange` only above a measured size, over fixed chunks whose partial results are combined in a fixed order, so that
-  results are bit for bit the same for any number of threads. Hence two functions where it pays: serial and parallel.
+  results are bit for bit the same for any number of threads. Mostly ordinary threads do (threads.py).
+* loops that are to be vectorised run over `range(n)` of a slice: in `for i in range(first, stop): x[i]` the compiler has to
+  allow for negative indices, and gives up.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numba
 from numba import get_num_threads, prange
+
+from . import compiled_folder
 
 __all__ = ["get_num_threads", "get_threads", "jit", "prange", "set_threads"]
 
@@ -40,11 +44,8 @@ def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False)
         options["inline"] = "always"
 
     def compile_lazily(function: Callable) -> Any:
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError as error:  # neither the package's folder nor the user's cache folder can be written
-            if "cannot cache function" not in str(error):
-                raise
+        folder = compiled_folder()
+        if folder is None:
             warnings.warn(
                 "compiled kernels cannot be kept on disk, so every run compiles them again; "
                 "set NUMBA_CACHE_DIR to a folder that can be written",
@@ -52,6 +53,12 @@ def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False)
                 stacklevel=2,
             )
             return numba.njit(**options)(function)
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(folder)  # read when a function is decorated; other users of numba keep theirs
+        try:
+            return numba.njit(cache=True, **options)(function)
+        finally:
+            numba.config.CACHE_DIR = before
 
     return compile_lazily
 

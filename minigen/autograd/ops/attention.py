@@ -35,7 +35,7 @@ def scaled_dot_product_attention(
     scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
     scores = matmul(query * scale, key.mT)  # (..., L, S)
     if is_causal:
-        scores = where(np.tri(*scores.shape[-2:], dtype=bool), scores, -math.inf)
+        scores = where(np.tri(*scores.shape[-2:], dtype=np.bool_), scores, -math.inf)
     elif attn_mask is not None and attn_mask.dtype == bool:
         scores = where(attn_mask, scores, -math.inf)
     elif attn_mask is not None:
@@ -44,7 +44,7 @@ def scaled_dot_product_attention(
 
 
 def dropout(input: Array, p: float, rng: Any, training: bool = True) -> Array:
-    """Zero each element with probability p, and scale the others by 1 / (1 - p), so that the mean stays (Srivastava et al. 2014).
+    """Zero each element with probability p, scale the others by 1 / (1 - p): the mean stays (Srivastava et al. 2014).
 
     rng: a `minigen.random.Generator`.      training: if False, or for p = 0, the input itself; rng is not used.
     Raises ValueError for p outside [0, 1).

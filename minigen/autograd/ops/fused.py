@@ -65,9 +65,7 @@ def _linear_vjp(g, input, weight, bias, out, z, activation, negative_slope, need
 linear.vjp(_linear_vjp)
 
 
-def bias_act_spec(
-    input: Array, bias: Array, activation: str | None = None, negative_slope: float = 0.01
-) -> Array:  # fmt: skip
+def bias_act_spec(input: Array, bias: Array, activation: str | None = None, negative_slope: float = 0.01) -> Array:
     """What `bias_act` computes."""
     return activate(input + bias, activation, negative_slope)
 
@@ -174,6 +172,6 @@ def _bias_like(bias: Array | None, z: np.ndarray) -> np.ndarray:
 
 def _check_linear(input: Array, weight: Array, bias: Array | None) -> None:
     if input.ndim == 0 or weight.ndim != 2 or input.shape[-1] != weight.shape[0]:
-        raise ValueError(f"input {input.shape} and weight {weight.shape} do not fit: they must be (..., C_in) and (C_in, C_out)")
+        raise ValueError(f"input {input.shape} and weight {weight.shape} do not fit: (..., C_in) and (C_in, C_out) do")
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"bias {bias.shape} must be (C_out,), here {weight.shape[1:]}, for weight {weight.shape}")

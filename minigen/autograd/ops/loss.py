@@ -106,7 +106,7 @@ def binary_cross_entropy_with_logits(input: Array, target: Array, reduction: str
     An infinite logit gives the limit, which is 0 where the target agrees with it.
     """
     _check_shapes("binary_cross_entropy_with_logits", input=input, target=target)
-    return _reduce(_bce(input, target), reduction)
+    return _reduce(_binary_cross_entropy_with_logits(input, target), reduction)
 
 
 def bce_spec(input: Array, target: Array) -> Array:
@@ -114,14 +114,13 @@ def bce_spec(input: Array, target: Array) -> Array:
     return softplus(input) - input * target
 
 
-def _bce(input: Array, target: Array) -> Array:
+@op(spec=bce_spec)
+def _binary_cross_entropy_with_logits(input: Array, target: Array) -> Array:
     input, target = floats(input, target)
     return kernels.bce_with_logits(input, target)
 
 
-_bce.__name__ = "binary_cross_entropy_with_logits"
-_bce = op(spec=bce_spec)(_bce)
-_bce.vjp(
+_binary_cross_entropy_with_logits.vjp(
     input=lambda g, input, target: kernels.bce_with_logits_vjp(*floats(g, input, target)),
     target=lambda g, input: chain(g, -input),  # no cotangent, no gradient: not 0 times an infinite logit
 )

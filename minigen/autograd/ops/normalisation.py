@@ -223,7 +223,7 @@ def batch_norm(
     activation: str | None = None,
     negative_slope: float = 0.01,
 ) -> Array:
-    """Normalise each channel over batch and positions: f((input - mean) / √(var + eps) · weight + bias)   (Ioffe & Szegedy 2015).
+    """Normalise each channel over batch and positions: f((input - mean) / √(var + eps) · weight + bias).
 
     input: (N, ..., C).      weight, bias: (C,), or None for 1 and 0.      activation, negative_slope: as in `group_norm`.
     training: use the statistics of this batch (the biased variance), and update the running ones, which are plain arrays
@@ -231,7 +231,7 @@ def batch_norm(
             running <- (1 - momentum) running + momentum new
     not training: use the running statistics, as constants.
     Raises ValueError if shapes do not fit, for training on a single number per channel, and without running statistics
-    when not training.
+    when not training.      Source: Ioffe & Szegedy 2015.
     """
     channels = _check_affine("batch_norm", input, weight, bias)
     for name, a in (("running_mean", running_mean), ("running_var", running_var)):
@@ -253,7 +253,7 @@ def batch_norm(
 def group_norm_spec(
     input: Array, weight: Array | None, bias: Array | None, groups: int, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
-) -> Array:  # fmt: skip
+) -> Array:
     """What `group_norm` computes."""
     n, channels = input.shape[0], input.shape[-1]
     x = reshape(input, (n, math.prod(input.shape[1:-1]), groups, channels // groups))
@@ -266,24 +266,23 @@ def group_norm_spec(
 def _group_norm(
     input: Array, weight: Array, bias: Array, groups: int, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
-) -> tuple:  # fmt: skip
+) -> tuple:
     input, weight, bias = floats(input, weight, bias)
-    shape = (input.shape[0], math.prod(input.shape[1:-1]), input.shape[-1])
-    return _normalise(input, weight, bias, shape, groups, eps, activation, negative_slope)
+    return _normalise(input, weight, bias, _by_sample(input.shape), groups, eps, activation, negative_slope)
 
 
-_group_norm.vjp(
-    lambda g, input, weight, bias, mu, std, eps, activation, negative_slope, needs: _normalise_vjp(
-        g, input, weight, bias, mu, std, (input.shape[0], math.prod(input.shape[1:-1]), input.shape[-1]),
-        eps, activation, negative_slope, needs,
-    )
-)  # fmt: skip
+def _group_norm_vjp(g, input, weight, bias, mu, std, eps, activation, negative_slope, needs):
+    shape = _by_sample(input.shape)
+    return _normalise_vjp(g, input, weight, bias, mu, std, shape, eps, activation, negative_slope, needs)
+
+
+_group_norm.vjp(_group_norm_vjp)
 
 
 def batch_norm_spec(
     input: Array, weight: Array | None, bias: Array | None, running: tuple, momentum: float, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
-) -> Array:  # fmt: skip
+) -> Array:
     """What `batch_norm` computes in training, apart from the running statistics."""
     over = tuple(range(input.ndim - 1))
     normalised = (input - mean(input, over, keepdims=True)) / sqrt(var(input, over, keepdims=True) + eps)
@@ -294,23 +293,34 @@ def batch_norm_spec(
 def _batch_norm(
     input: Array, weight: Array, bias: Array, running: tuple, momentum: float, eps: float,
     activation: str | None = None, negative_slope: float = 0.01,
-) -> tuple:  # fmt: skip
+) -> tuple:
     input, weight, bias = floats(input, weight, bias)
-    count, channels = math.prod(input.shape[:-1]), input.shape[-1]
-    shape = (1, count, channels)  # to the kernel, a batch is a single sample with many positions
+    _, count, channels = shape = _as_one_sample(input.shape)
     out, (mu, std) = _normalise(input, weight, bias, shape, max(channels, 1), eps, activation, negative_slope)
-    for old, new in zip(running, (mu[0], std[0] ** 2 * (count / (count - 1))), strict=True):
+    with np.errstate(over="ignore"):
+        unbiased = std[0] ** 2 * (count / (count - 1))
+    for old, new in zip(running, (mu[0], unbiased), strict=True):
         if old is not None:
             old += momentum * (new[:channels].real - old)  # (.real: gradient checks pass complex numbers through)
     return out, (mu, std)
 
 
-_batch_norm.vjp(
-    lambda g, input, weight, bias, mu, std, eps, activation, negative_slope, needs: _normalise_vjp(
-        g, input, weight, bias, mu, std, (1, math.prod(input.shape[:-1]), input.shape[-1]),
-        eps, activation, negative_slope, needs,
-    )
-)  # fmt: skip
+def _batch_norm_vjp(g, input, weight, bias, mu, std, eps, activation, negative_slope, needs):
+    shape = _as_one_sample(input.shape)
+    return _normalise_vjp(g, input, weight, bias, mu, std, shape, eps, activation, negative_slope, needs)
+
+
+_batch_norm.vjp(_batch_norm_vjp)
+
+
+def _by_sample(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(N, ..., C) as (N, P, C), P positions: how group_norm's kernel sees an image."""
+    return shape[0], math.prod(shape[1:-1]), shape[-1]
+
+
+def _as_one_sample(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(N, ..., C) as (1, N P, C): the batch is a single sample with many positions."""
+    return 1, math.prod(shape[:-1]), shape[-1]
 
 
 def _normalise(input, weight, bias, shape, groups, eps, activation, slope):
@@ -362,5 +372,6 @@ def _check_affine(name: str, input: Array, weight: Array | None, bias: Array | N
     channels = input.shape[-1]
     for what, a in (("weight", weight), ("bias", bias)):
         if a is not None and tuple(a.shape) != (channels,):
-            raise ValueError(f"{name}: {what} {tuple(a.shape)} must be ({channels},), the channels of input {tuple(input.shape)}")
+            shapes = f"{what} {tuple(a.shape)} must be ({channels},), as the last axis of input {tuple(input.shape)}"
+            raise ValueError(f"{name}: {shapes}")
     return channels

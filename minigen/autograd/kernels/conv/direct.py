@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arrays import contiguous
 from ..jit import get_num_threads, jit, prange
-from .geometry import Pair, Phase, contiguous, window
+from .geometry import Pair, Phase, window
 from .tile import ROWS, VECTOR_BYTES, tile
 
 SCRATCH_BYTES = 1 << 19  # images padded at a time: half of a small second-level cache, which leaves room for weights

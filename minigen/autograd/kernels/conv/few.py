@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arrays import contiguous
 from ..jit import jit
 from .direct import vectors_for
-from .geometry import Geometry, Pair, contiguous
+from .geometry import Geometry, Pair
 
 Targets = tuple[np.ndarray, np.ndarray]  # (kh, h) and (kw, w): where tap i of pixel y belongs, -1 for nowhere
 

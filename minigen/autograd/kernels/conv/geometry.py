@@ -120,11 +120,6 @@ def result(op: str, out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dt
     return out
 
 
-def contiguous(array: np.ndarray) -> np.ndarray:
-    """The array in the one memory layout that kernels are compiled for: C order, aligned, writable; else a copy."""
-    return array if array.flags.carray else np.require(array, requirements=["C", "A", "W"])
-
-
 class Phase(NamedTuple):
     """Along one axis: destination pixels whose sums use the same kernel taps at the same relative source positions.
 

@@ -15,8 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from .. import jit
-from ..linalg.blas import run
+from ..threads import run
 
 __all__ = ["CHUNK", "PARALLEL", "binary", "unary"]
 
@@ -72,7 +71,7 @@ def binary(loop: Callable) -> Callable[..., Array]:
 def _on_threads(loop: Callable, arrays: Sequence[Array], scalars: Sequence) -> None:
     """The loop over large flat arrays, chunk by chunk."""
     starts = range(0, arrays[0].size, CHUNK)
-    run([partial(loop, *[a[i : i + CHUNK] for a in arrays], *scalars) for i in starts], jit.numba.get_num_threads())
+    run([partial(loop, *[a[i : i + CHUNK] for a in arrays], *scalars) for i in starts])
 
 
 def _wrong_dtype(loop: Callable, x: Array) -> TypeError:

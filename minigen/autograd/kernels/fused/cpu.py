@@ -10,11 +10,12 @@ from functools import partial
 
 import numpy as np
 
+from minigen.autograd.kernels.arrays import buffer, buffers, flat
 from minigen.autograd.kernels.elementwise.polynomial import exp, expm1, sigmoid, tanh
 from minigen.autograd.kernels.fused.activations import activate, activation_vjp, from_output, number_of
 from minigen.autograd.kernels.jit import jit
-from minigen.autograd.kernels.softmax.calls import buffer, buffers, flat, spread
 from minigen.autograd.kernels.softmax.rows import row_sum
+from minigen.autograd.kernels.threads import spread
 
 __all__ = [
     "bias_act",

@@ -46,7 +46,7 @@ def activate(z: np.ndarray, activation: str | None, slope: float) -> np.ndarray:
     """f(z). `slope` is that of "leaky_relu" for negative z. Raises ValueError for an unknown activation."""
     if activation is None:
         return z
-    if activation == "relu" or activation == "leaky_relu" and slope == 0:  # not 0 · -inf
+    if activation == "relu" or (activation == "leaky_relu" and slope == 0):  # not 0 · -inf
         return np.where(z.real <= 0, 0, z)
     if activation == "leaky_relu":
         return np.where(z.real <= 0, z.dtype.type(slope) * z, z)
@@ -63,7 +63,7 @@ def activation_vjp(g: np.ndarray, kept: np.ndarray, activation: str | None, slop
     """g f'(z). `kept` is f(z) for the activations in FROM_OUTPUT, z for the others."""
     if activation is None:
         return g
-    if activation == "relu" or activation == "leaky_relu" and slope == 0:
+    if activation == "relu" or (activation == "leaky_relu" and slope == 0):
         return np.where(kept.real <= 0, 0, g)
     if activation == "leaky_relu":
         return np.where(kept.real <= 0, g.dtype.type(slope) * g, g)
@@ -83,7 +83,7 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 
 def gated_tanh(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """y = tanh(a) σ(b) with a, b the two halves of each row (van den Oord et al. 2016, eq. 2).   x: (rows, 2 C), y: (rows, C)."""
+    """tanh(a) σ(b), a and b the halves of each row (van den Oord et al. 2016, eq. 2).   x: (rows, 2 C); returns (rows, C)."""
     a, b = np.split(x, 2, axis=1)
     return np.multiply(np.tanh(a), sigmoid(b), out=out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..conv.geometry import contiguous
+from ..arrays import contiguous
 from ..jit import get_num_threads, jit, prange
 from .reference import check_rows
 

@@ -13,9 +13,10 @@ from math import prod
 
 import numpy as np
 
-from ..conv.geometry import contiguous
-from ..jit import get_num_threads, jit
-from . import blas
+from ..arrays import contiguous
+from ..jit import jit
+from ..threads import run
+from . import blas  # noqa: F401 - one BLAS thread
 
 CHUNK_FLOPS = 12e6  # of a chunk, at least: about .1 ms, several times what it costs to wake a thread
 CHUNK_SIDE = 96  # rows or columns of a chunk, at least: thinner products run at a lower rate
@@ -87,7 +88,7 @@ def _part(x: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
 
 def _spread(products: Sequence[tuple[np.ndarray, ...]]) -> None:
     """out[...] = a @ b for each (a, b, out)."""
-    blas.run([partial(_product, *arrays) for arrays in products], get_num_threads())
+    run([partial(_product, *arrays) for arrays in products])
 
 
 @np.errstate(all="ignore")  # a setting of each thread

@@ -30,8 +30,8 @@ SHAPES = ((), (0,), (1,), (5, 7), (2, 0, 3), (3, 3, 500))
 def _row_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, dict]]:
     calls: list[tuple[tuple, dict]] = []
     for i, (rows, n) in enumerate(ROWS):
-        x, target = rng.normal(0, 3, (rows, n)).astype(dtype), rng.integers(0, n, rows)
-        calls.append(((x, target), {"smoothing": 0.1} if i % 2 else {}))
+        x: np.ndarray = rng.normal(0, 3, (rows, n)).astype(dtype)
+        calls.append(((x, rng.integers(0, n, rows)), {"smoothing": 0.1} if i % 2 else {}))
     return calls
 
 
@@ -60,10 +60,9 @@ def _row_vjp_scale(g: Any, x: Any, target: Any, highest: Any, inverse: Any, smoo
 
 
 def _binary_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, dict]]:
-    def draw(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        target = np.asarray(rng.random(shape), dtype)
-        target = np.asarray(np.where(target < 0.3, 0, np.where(target > 0.7, 1, target)), dtype)
-        return np.asarray(rng.normal(0, 5, shape), dtype), target
+    def draw(shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """Logits, and targets that are often exactly 0 or 1."""
+        return np.asarray(rng.normal(0, 5, shape), dtype), np.asarray(np.clip(rng.normal(0.5, 1, shape), 0, 1), dtype)
 
     return [(draw(shape), {}) for shape in SHAPES]
 
@@ -71,7 +70,7 @@ def _binary_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, di
 def _binary_vjp_cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, dict]]:
     calls: list[tuple[tuple, dict]] = []
     for i, ((x, target), _) in enumerate(_binary_cases(rng, dtype)):
-        g = np.asarray(rng.standard_normal(x.shape), dtype)
+        g: np.ndarray = np.asarray(rng.standard_normal(x.shape), dtype)
         if i % 3 == 2 or i == len(SHAPES) - 1:
             g = np.broadcast_to(np.asarray(0.7, dtype), x.shape)
         calls.append(((g, x, target), {}))

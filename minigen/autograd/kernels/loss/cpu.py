@@ -10,11 +10,12 @@ from functools import partial
 
 import numpy as np
 
+from minigen.autograd.kernels.arrays import buffer, buffers, flat
 from minigen.autograd.kernels.elementwise.polynomial import exp, log1p
 from minigen.autograd.kernels.jit import jit
-from minigen.autograd.kernels.softmax.calls import buffer, buffers, flat, spread
 from minigen.autograd.kernels.softmax.cpu import exp_in_place, shift, tile_rows
 from minigen.autograd.kernels.softmax.rows import row_sum
+from minigen.autograd.kernels.threads import spread
 
 __all__ = ["bce_with_logits", "bce_with_logits_vjp", "cross_entropy", "cross_entropy_vjp"]
 
@@ -64,23 +65,20 @@ def bce_with_logits_vjp(g: np.ndarray, x: np.ndarray, target: np.ndarray, out: n
 def _cross_entropy(x, target, smoothing, loss, highest, inverse, n, first, stop):
     """Rows first … stop - 1."""
     rows = tile_rows(n)
-    d, e = np.empty(rows * n, x.dtype), np.empty(rows * n, x.dtype)
+    tile = np.empty(rows * n, x.dtype)
     for start in range(first, stop, rows):
         end = min(start + rows, stop)
         for r in range(start, end):
-            at = slice((r - start) * n, (r - start + 1) * n)
-            highest[r] = shift(x[r * n : (r + 1) * n], d[at])
-        used = (end - start) * n
-        e[:used] = d[:used]
-        exp_in_place(e[:used])
-        for r in range(start, end):
-            at = slice((r - start) * n, (r - start + 1) * n)
-            total = row_sum(e[at])
-            total = 1.0 if total == 0 else total
-            chosen = np.float64(d[at][target[r]])
+            d = tile[(r - start) * n : (r - start + 1) * n]
+            highest[r] = shift(x[r * n : (r + 1) * n], d)
+            loss[r] = -d[target[r]]
             if smoothing:
-                chosen = (1 - smoothing) * chosen + smoothing * (row_sum(d[at]) / n)
-            loss[r] = np.log(total) - chosen
+                loss[r] = (1 - smoothing) * loss[r] - smoothing * (row_sum(d) / n)
+        exp_in_place(tile[: (end - start) * n])
+        for r in range(start, end):
+            total = row_sum(tile[(r - start) * n : (r - start + 1) * n])
+            total = 1.0 if total == 0 else total
+            loss[r] += np.log(total)
             inverse[r] = 1 / total
 
 

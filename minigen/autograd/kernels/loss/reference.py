@@ -12,7 +12,8 @@ __all__ = ["bce_with_logits", "bce_with_logits_vjp", "cross_entropy", "cross_ent
 def cross_entropy(
     x: np.ndarray, target: np.ndarray, smoothing: float = 0.0, out: tuple | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """-log softmax(x)_target of each row; with label smoothing, (1 - s) of that and s / n of each class's (Szegedy et al. 2016).
+    """-log softmax(x)_target of each row. With label smoothing, 1 - s of that, and s / n of the same for each class
+    (Szegedy et al. 2016).
 
     x: (rows, n).      target: (rows,) int64 in 0 … n - 1.      An infinite x gives the limit.
     Returns the loss (rows,), and for the gradient the maximum that was subtracted and 1 / Σ exp(x - max), both (rows,).

@@ -1,4 +1,4 @@
-"""Normalisation compiled by Numba. Start at `_normalise_samples`; `reference.py` has the formulas.
+"""Normalisation compiled by Numba. Start at `group_norm` and `_normalise_samples`; `reference.py` has the formulas.
 
 Two ideas make it fast on channels-last data:
 
@@ -17,10 +17,11 @@ from functools import partial
 
 import numpy as np
 
+from minigen.autograd.kernels.arrays import buffers
 from minigen.autograd.kernels.fused.activations import activate, activation_vjp, from_output, number_of
 from minigen.autograd.kernels.jit import jit
 from minigen.autograd.kernels.normalisation.rows import layer_norm, layer_norm_vjp
-from minigen.autograd.kernels.softmax.calls import buffers, spread
+from minigen.autograd.kernels.threads import spread
 
 __all__ = ["group_norm", "group_norm_vjp", "layer_norm", "layer_norm_vjp"]
 
@@ -34,10 +35,10 @@ def group_norm(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, weight, bias = np.ascontiguousarray(x), np.ascontiguousarray(weight), np.ascontiguousarray(bias)
     statistics = (x.shape[0], groups)
-    out, mean, std = results = buffers(out, x.dtype, x.shape, statistics, statistics)
+    y, mean, std = results = buffers(out, x.dtype, x.shape, statistics, statistics)
     affine = weight, bias, eps, number_of(activation, slope), x.dtype.type(slope)
     samples, numbers = x.shape[0], x.shape[1] * x.shape[2]
-    x, y = x.reshape(samples, numbers), out.reshape(samples, numbers)
+    x, y = x.reshape(samples, numbers), y.reshape(samples, numbers)
     if samples > 1 and numbers:
         spread(partial(_normalise_samples, x, *affine, y, mean, std), samples, x.size)
     elif x.size:
@@ -56,10 +57,10 @@ def group_norm_vjp(
     eps: float, activation: str | None = None, slope: float = 0.01, out: tuple | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     g, x, weight, bias, mean, std = (np.ascontiguousarray(a) for a in (g, x, weight, bias, mean, std))
-    out, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, bias.shape)
+    gx, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, bias.shape)
     affine = weight, bias, eps, number_of(activation, slope), x.dtype.type(slope)
     samples, numbers = x.shape[0], x.shape[1] * x.shape[2]
-    g, x, gx = g.reshape(samples, numbers), x.reshape(samples, numbers), out.reshape(samples, numbers)
+    g, x, gx = (a.reshape(samples, numbers) for a in (g, x, gx))
     sums = np.zeros((2, samples, weight.size))  # of each sample and channel: Σ d and Σ d x̂
     if samples > 1 and numbers:
         spread(partial(_backward_samples, g, x, *affine, mean, std, gx, sums), samples, x.size)

@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 
+from minigen.autograd.kernels.arrays import buffers
 from minigen.autograd.kernels.jit import jit
-from minigen.autograd.kernels.softmax.calls import buffers, spread
 from minigen.autograd.kernels.softmax.rows import row_dot, row_squares, row_sum
+from minigen.autograd.kernels.threads import spread
 
 __all__ = ["layer_norm", "layer_norm_vjp"]
 
@@ -33,11 +34,11 @@ def layer_norm_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     g, x, weight = np.ascontiguousarray(g), np.ascontiguousarray(x), np.ascontiguousarray(weight)
     mean, std = np.ascontiguousarray(mean), np.ascontiguousarray(std)
-    out, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, weight.shape)
+    gx, gweight, gbias = results = buffers(out, x.dtype, x.shape, weight.shape, weight.shape)
     rows = max(1, CHUNK // max(x.shape[1], 1))
     chunks = -(-x.shape[0] // rows) if x.size else 0
     sums = np.zeros((2, chunks, weight.size))
-    spread(partial(_backward, g, x, weight, mean, std, eps, rows, out, sums), chunks, x.size)
+    spread(partial(_backward, g, x, weight, mean, std, eps, rows, gx, sums), chunks, x.size)
     gweight[:], gbias[:] = sums.sum(1)
     return results
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..conv.geometry import Pair, check_array, contiguous, result
+from ..arrays import contiguous
+from ..conv.geometry import Pair, check_array, result
 from ..jit import jit
 from .reference import block_sums, upsampled, windows
 

@@ -33,7 +33,7 @@ def _kernel(name: str, flops: int, ulp: float, result: Callable | None, scale: C
     def cases(rng: np.random.Generator, dtype: type) -> list[tuple[tuple, dict]]:
         calls: list[tuple[tuple, dict]] = []
         for shape in SHAPES:
-            x = rng.normal(0, 3, shape).astype(dtype)
+            x: np.ndarray = rng.normal(0, 3, shape).astype(dtype)
             calls.append(((x,) if result is None else (rng.standard_normal(shape).astype(dtype), result(x)), {}))
         return calls
 

@@ -11,10 +11,11 @@ from functools import partial
 
 import numpy as np
 
+from minigen.autograd.kernels.arrays import buffer, flat
 from minigen.autograd.kernels.elementwise.polynomial import exp
 from minigen.autograd.kernels.jit import jit
-from minigen.autograd.kernels.softmax.calls import buffer, flat, spread
 from minigen.autograd.kernels.softmax.rows import row_dot, row_max, row_sum
+from minigen.autograd.kernels.threads import spread
 
 __all__ = ["exp_in_place", "log_softmax", "log_softmax_vjp", "shift", "softmax", "softmax_vjp", "tile_rows"]
 

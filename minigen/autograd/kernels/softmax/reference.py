@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["into", "log_softmax", "log_softmax_vjp", "shifted", "softmax", "softmax_vjp"]
@@ -43,7 +45,7 @@ def shifted(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.where(x == highest, 0, x - highest), highest
 
 
-def into(out: tuple | None, dtype: np.dtype, *results: np.ndarray) -> tuple:
+def into(out: tuple | None, dtype: np.dtype, *results: np.ndarray) -> Any:
     """The results of a kernel that has several, rounded to `dtype`, in the arrays of `out` if given."""
     out = tuple(np.empty(r.shape, dtype) for r in results) if out is None else tuple(out)
     for o, r in zip(out, results, strict=True):

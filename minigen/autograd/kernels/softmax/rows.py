@@ -77,15 +77,17 @@ def row_squares(x, centre):
 def row_max(x):
     """The largest element, -∞ for an empty row. NaN is passed over: who needs it meets it in the sum that follows."""
     lowest = x.dtype.type(-np.inf)
-    m0 = m1 = m2 = m3 = lowest
-    whole = x.size - x.size % 4
-    for i in range(0, whole, 4):
+    m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = lowest
+    whole = x.size - x.size % 8
+    for i in range(0, whole, 8):
         m0 = x[i] if x[i] > m0 else m0
         m1 = x[i + 1] if x[i + 1] > m1 else m1
         m2 = x[i + 2] if x[i + 2] > m2 else m2
         m3 = x[i + 3] if x[i + 3] > m3 else m3
+        m4 = x[i + 4] if x[i + 4] > m4 else m4
+        m5 = x[i + 5] if x[i + 5] > m5 else m5
+        m6 = x[i + 6] if x[i + 6] > m6 else m6
+        m7 = x[i + 7] if x[i + 7] > m7 else m7
     for i in range(whole, x.size):
         m0 = x[i] if x[i] > m0 else m0
-    m0 = m1 if m1 > m0 else m0
-    m2 = m3 if m3 > m2 else m2
-    return m2 if m2 > m0 else m0
+    return max(max(max(m0, m1), max(m2, m3)), max(max(m4, m5), max(m6, m7)))

@@ -1,0 +1,1 @@
+"""Benchmarks. Each says what it compares with, pins threads, and interleaves the two in one run."""
