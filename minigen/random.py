@@ -140,6 +140,18 @@ class Generator:
         n = _integer("n", n, 0, 1 << 62)
         return philox_bits.on(self.device)(*self._take(n, np.uint32))
 
+    @property
+    def device(self) -> str:
+        """Where draws are made. Raises ValueError for another than "cpu" and "cuda"; whether there is a GPU shows at the first
+        draw, as a DeviceError."""
+        return self._device
+
+    @device.setter
+    def device(self, device: str) -> None:
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"unknown device {device!r}: choose 'cpu' or 'cuda'")
+        self._device = device
+
     # -- streams -------------------------------------------------------------------------------------------------------
 
     def split(self, n: int = 1) -> list[Generator]:

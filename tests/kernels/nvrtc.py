@@ -66,6 +66,7 @@ def _usage(log: str) -> dict[str, Usage]:
     usage = {}
     for part in log.split("Compiling entry function '")[1:]:
         name = part.split("'")[0]
-        numbers = [re.search(pattern, part) for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes smem")]
+        wanted = (r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
+        numbers = [re.search(pattern, part) for pattern in wanted]
         usage[name] = Usage(*(int(m[1]) if m else 0 for m in numbers))
     return usage

@@ -21,7 +21,7 @@ from minigen.autograd.kernels.cuda import Source
 
 FAMILIES = sorted({KERNELS[name].family for name in NAMES})
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_120")
-FIRST = [pytest.param(a, marks=() if a in ("sm_75", "sm_120") else pytest.mark.slow) for a in ARCHITECTURES]  # the others take long
+FIRST = [pytest.param(a, marks=() if a in ("sm_75", "sm_120") else pytest.mark.slow) for a in ARCHITECTURES]
 REGISTERS = 128  # of a thread: two blocks of 256 have room in the 65,536 of a multiprocessor
 SHARED = 32 * 1024  # bytes of a block: two have room in the 64 KiB of the smallest architecture
 

@@ -43,7 +43,8 @@ class Source:
     def __init__(self, path: str, exact: bool = False):
         self.path = Path(path).with_suffix(".cu")
         self.exact = exact
-        self.modules: dict[str, Any] = {}
+        self.modules: dict[Any, Any] = {}  # by dtype
+        self.functions: dict[tuple[str, Any], Any] = {}  # by name and dtype
 
     def text(self) -> str:
         """What the compiler gets: the file, with the files that it includes put in their place."""
@@ -65,11 +66,15 @@ class Source:
         blocks, threads = (size if isinstance(size, tuple) else (size,) for size in (blocks, threads))
         if 0 in blocks:
             return
-        if np.dtype(dtype).name not in self.modules:
-            options = self.options(dtype)
-            self.modules[np.dtype(dtype).name] = backend.cupy().RawModule(code=self.text(), options=options)
-        function = self.modules[np.dtype(dtype).name].get_function(name)
-        function(blocks, threads, tuple(_argument(name, np.dtype(dtype), a) for a in args))
+        dtype = np.dtype(dtype)
+        function = self.functions.get((name, dtype)) or self._function(name, dtype)
+        function(blocks, threads, tuple(_argument(name, dtype, a) for a in args))
+
+    def _function(self, name: str, dtype: np.dtype) -> Any:
+        if dtype not in self.modules:
+            self.modules[dtype] = backend.cupy().RawModule(code=self.text(), options=self.options(dtype))
+        self.functions[name, dtype] = function = self.modules[dtype].get_function(name)
+        return function
 
 
 def _argument(kernel: str, dtype: np.dtype, value: Any) -> Any:

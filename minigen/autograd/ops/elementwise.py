@@ -166,7 +166,7 @@ chain_divide.vjp(
 
 
 def _holds(test: np.ufunc, d: Array) -> bool:
-    """Whether all of test(d) is true (and, as a number, not NaN). On a GPU that is not asked, for it would have to be waited for."""
+    """Whether all of test(d) is above 0. On a GPU that is not asked: one would have to wait for the answer."""
     return not on_gpu(d) and bool((test(d) > 0).all())
 
 
