@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 BACKENDS = {"numpy": "reference", "numba": "cpu"}  # backend of the CPU -> the module of a kernel family that holds it
 
@@ -69,7 +70,7 @@ class Kernel:
         KERNELS[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if type(args[0]) is np.ndarray or not on_gpu(args[0]):
+        if type(args[0]) is ndarray or not on_gpu(args[0]):
             return self.active(*args, **kwargs)
         return self.cuda(*args, **kwargs)
 
