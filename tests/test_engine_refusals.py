@@ -94,7 +94,7 @@ def test_errors_name_the_op_and_what_it_was_given() -> None:
         ops.add(x, y)
     with pytest.raises(ValueError, match=r"reshape\(float64\(2,\)\): cannot reshape"):
         ops.reshape(x, (3,))
-    with pytest.raises(ValueError, match=r"sum\(float64\(2,\)\): axis 4 is out of bounds"):
+    with pytest.raises((ValueError, IndexError), match=r"sum\(float64\(2,\)\): axis 4 is out of bounds"):
         ops.sum(x, axis=4)
 
 

@@ -402,8 +402,11 @@ def _explained(op: Op, raw: list, error: Exception) -> Exception:
         return TypeError(f"{op.name}: inputs on different devices ({where}). Move them to one device with .to(device)")
     if str(error).startswith(op.name):
         return error
-    kind = next(k for k in (IndexError, TypeError, ValueError) if isinstance(error, k))
-    return kind(f"{op.name}({shown}): {error}")
+    message = f"{op.name}({shown}): {error}"
+    try:
+        return type(error)(message)
+    except TypeError:  # some of NumPy's errors are made of more than a message
+        return next(kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind))(message)
 
 
 # The tape stands below everything else and imports nothing of ours: the two things it needs from above are given to it.

@@ -96,8 +96,10 @@ class VAE(Model):
         """The importance-weighted bound L_k = E[log 1/k Σ w] ≤ log p(x), without a graph.     -> (N,) nats
 
         L_1 is the ELBO; L_k grows with k towards log p(x)   (Burda 2016, theorem 1). No more than `chunk` weights of each
-        sample are in memory at a time.
+        sample are in memory at a time. Raises ValueError for k or chunk below 1.
         """
+        if min(k, chunk) < 1:
+            raise ValueError(f"log_prob_bound: k={k} samples in chunks of {chunk}: both must be at least 1")
         log_sum = np.full(len(x), -np.inf)  # (N,) float64, of the weights so far
         with no_grad():
             for done in range(0, k, chunk):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import types
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -91,9 +92,11 @@ class RunConfig:
 def read_config(folder: Path) -> RunConfig:
     """The configuration of the run in `folder`. Raises FileError if there is none, or none that this version can use."""
     path = folder / "config.json"
-    if not path.exists():
-        what = "no run here" if folder.exists() else "no such folder"
-        raise files.FileError(folder, what, "give the folder of a run, which has a config.json; see: minigen train --help")
+    with files.explained(folder, "cannot be read"):
+        there, a_run = folder.exists(), path.exists()
+    if not a_run:
+        remedy = "give the folder of a run, which has a config.json, or start one with: minigen train MODEL --out FOLDER"
+        raise files.FileError(folder, "no run here" if there else "no such folder", remedy)
     try:
         return RunConfig.from_json(files.read_json(path))
     except ConfigError as error:
@@ -139,7 +142,7 @@ def fits(value: Any, kind: type, low: Any = None, high: Any = None, choices: Col
         return False
     if isinstance(value, int | float) and kind is not bool:
         in_range = (low is None or value >= low) and (high is None or value <= high)
-        return in_range and (isinstance(value, int) or math.isfinite(value))
+        return in_range and (kind is int or abs(value) <= sys.float_info.max)  # false for NaN
     return not choices or value in choices
 
 

@@ -31,6 +31,8 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self.bar is not None:
+            self.bar.n = self.run.step
+            self.bar.refresh()
             self.bar.close()
             self.bar = None
 
@@ -69,9 +71,8 @@ class Progress:
         if self.bar is None:
             self.say(f"step {self.run.step}/{self._total()}  {_nats(terms)}{rest}")
         else:
-            self.bar.total = self._total()
-            self.bar.set_postfix_str(_nats(terms, 1) + rest, refresh=False)
-            self.bar.update(self.run.step - self.bar.n)
+            self.bar.n, self.bar.total = self.run.step, self._total()
+            self.bar.set_postfix_str(_nats(terms, 1) + rest)  # this draws it
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """An evaluation has been made."""

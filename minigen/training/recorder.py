@@ -25,30 +25,33 @@ CHANGES_BITS = ("minigen", "numpy", "numba", "processor", "data_sha256")  # part
 
 
 class Recorder:
-    """Writes the folder of a run: `start` once, then `after_step`; at the end `save` and `finish`."""
+    """Writes the folder of a run: `start` once, then `after_step`; at the end `save` and `finish`.
+
+    Making one only reads. Raises FileError for a folder that was tampered with.
+    """
 
     def __init__(self, run: Any, folder: Path, checkpoints: Checkpoints, progress: Progress):
         self.run, self.folder, self.checkpoints, self.progress = run, folder, checkpoints, progress
         self.metrics = folder / "metrics.jsonl"
+        self.environment = folder / "environment.json"
         self.saved = run.step or None  # the step whose state, as it is, has been saved
+        self.before = files.read_json(self.environment) if self.environment.exists() else {}
+        lines = files.read_lines(self.metrics) if self.metrics.exists() else []
+        self.lines = [line for i, line in enumerate(lines) if self._stays(line, i + 1)]
 
     def start(self) -> None:
         """Prepare the folder. What was written after the checkpoint that is resumed from will be written again."""
-        run, folder = self.run, self.folder
-        now, path = environment(run), folder / "environment.json"
-        before = files.read_json(path) if path.exists() else now
-        lines = files.read_lines(self.metrics) if self.metrics.exists() else []
-        stay = [line for i, line in enumerate(lines) if self._stays(line, i + 1)]
+        folder, now = self.folder, environment(self.run)
         files.make_folder(folder)
         files.remove_orphans(folder)
-        files.write_json(folder / "config.json", run.config.to_json())  # first: with it, the run can be resumed
+        files.write_json(folder / "config.json", self.run.config.to_json())  # first: with it, the run can be resumed
         files.remove_orphans(files.make_folder(folder / "figures"))
         for name in CHANGES_BITS:
-            if isinstance(before, dict) and before.get(name) != now[name]:
-                self.progress.say(f"warning: {name} was {before.get(name)}, now {now[name]}: the last digits may differ")
-        files.write_json(path, now)
-        if lines:
-            files.write_lines(self.metrics, stay)
+            if isinstance(self.before, dict) and self.before.get(name, now[name]) != now[name]:
+                self.progress.say(f"warning: {name} was {self.before[name]}, is {now[name]}: the last digits may differ")
+        files.write_json(self.environment, now)
+        if self.metrics.exists():
+            files.write_lines(self.metrics, self.lines)
         self._duties()
 
     def _stays(self, line: Any, number: int) -> bool:
@@ -60,7 +63,8 @@ class Recorder:
             raise files.FileError(self.metrics, f"line {number} has no step", "correct it, or delete the file")
         step, run = line["step"], self.run
         means = "samples_per_second" in line
-        every, counts = (run.config.log_every, not run.count) if means else (run.config.evaluate_every, run.evaluated == run.step)
+        every = run.config.log_every if means else run.config.evaluate_every
+        counts = run.count == 0 if means else run.evaluated == run.step
         return step % every == 0 and (step < run.step or (step == run.step and counts))
 
     def after_step(self) -> None:

@@ -52,8 +52,10 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
     """
     progress = Progress(quiet)
     with _interruption(quiet) as stop, progress, say_when_compiling(progress.say):
-        run, checkpoints = _resumed(config, folder, progress) if resume else _begun(config, folder)
+        run, checkpoints, news = _resumed(config, folder) if resume else _begun(config, folder)
         recorder = Recorder(run, folder, checkpoints, progress)
+        for text in news:
+            progress.say(text)
         recorder.start()
         progress.start(run)
         stop.patient = True
@@ -80,13 +82,19 @@ def load_run(folder: Path) -> Run:
 
 
 class Run:
-    """A model in training: everything that a checkpoint holds."""
+    """A model in training: everything that a checkpoint holds.
 
-    def __init__(self, config: RunConfig):
+    load: have the data in memory before the model is made; otherwise they are loaded when they are asked for.
+    Raises ConfigError, DataError or DeviceError for what cannot be had.
+    """
+
+    def __init__(self, config: RunConfig, load: bool = False):
         if config.device != "cpu":
             problem = backend.cuda_problem() or "this version trains on the CPU only: leave out --device"
             raise backend.DeviceError(f"--device {config.device} cannot be used: {problem}")
         self.config = config
+        if load:
+            _ = self.data, self.test
         shape = DATASETS[config.data].shape
         weights, self._order_rng, self.rng = Generator(config.seed).split(3)
         try:
@@ -105,7 +113,10 @@ class Run:
     @cached_property
     def data(self) -> Dataset:
         """The training split."""
-        return load_data(self.config.data, "train")
+        found, size = load_data(self.config.data, "train"), self.config.options.batch_size
+        if size > len(found):
+            raise ConfigError(f"--batch-size {size}: {found.name} has {len(found)} training samples; choose at most as many")
+        return found
 
     @cached_property
     def test(self) -> Dataset:
@@ -115,10 +126,7 @@ class Run:
     @cached_property
     def order(self) -> BatchOrder:
         """Which samples come when."""
-        n, size = len(self.data), self.config.options.batch_size
-        if size > n:
-            raise ConfigError(f"--batch-size {size}: {self.config.data} has {n} training samples; choose at most {n}")
-        return BatchOrder(n, size, self._order_rng)
+        return BatchOrder(len(self.data), self.config.options.batch_size, self._order_rng)
 
     def advance(self) -> dict[str, float]:
         """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
@@ -212,34 +220,35 @@ def _fitting(latest: Latest) -> Iterator[None]:
 # ---- the beginning of a run: everything is refused here that can be, before anything is written
 
 
-def _begun(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints]:
+def _begun(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints, list[str]]:
     """A new run, in a folder that is empty or not yet there."""
-    if (folder / "config.json").exists():
+    with files.explained(folder, "cannot be read"):
+        others = sorted(set(os.listdir(folder)) if folder.is_dir() else ())
+    if "config.json" in others:
         raise files.FileError(folder, "there is a run in this folder already", "add --resume, or choose another --out")
-    if folder.is_dir():
-        with files.explained(folder, "cannot be read"):
-            others = sorted(name for name in os.listdir(folder) if not files.ORPHAN.fullmatch(name))
-        if others:
-            reason = f"not empty, and holds no run: there is {others[0]!r}"
+    for name in others:
+        if not files.ORPHAN.fullmatch(name):
+            reason = f"not empty, and holds no run: there is {name!r}"
             raise files.FileError(folder, reason, "choose an empty or a new folder with --out")
-    run = _ready(config)
-    return run, Checkpoints(folder / "checkpoints")
+    return _ready(config), Checkpoints(folder / "checkpoints"), []
 
 
-def _resumed(config: RunConfig, folder: Path, progress: Progress) -> tuple[Run, Checkpoints]:
-    """The run in `folder`, at its newest good checkpoint, or at the start if it was stopped before the first one."""
+def _resumed(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints, list[str]]:
+    """The run in `folder`, at its newest good checkpoint, or at the start if it was stopped before the first one.
+
+    Also what there is to say about it.
+    """
     checkpoints = Checkpoints(folder / "checkpoints")
     latest = checkpoints.latest() if checkpoints.steps() else None
     run = _ready(config)
+    news = []
     if latest is not None:
         run.restore(latest)
-        for error in latest.rejected:
-            progress.say(f"warning: {error}")
+        news = [f"warning: {error}" for error in latest.rejected]
     if run.last_step is not None and run.step > run.last_step:
         raise ConfigError(f"the run in {folder} is at step {run.step} already, beyond {run.last_step}: give it a larger budget")
     done = "; it is complete: for more, give it a larger budget" if run.spent >= 1 else ""
-    progress.say(f"resuming {folder} at step {run.step}{done}")
-    return run, checkpoints
+    return run, checkpoints, [*news, f"resuming {folder} at step {run.step}{done}"]
 
 
 def _ready(config: RunConfig) -> Run:
@@ -251,9 +260,7 @@ def _ready(config: RunConfig) -> Run:
     except ValueError as error:
         raise ConfigError(f"--threads {config.threads}: {error}") from error
     backend.set_backend(config.backend)
-    run = Run(config)
-    _ = run.order, run.test  # loads the data
-    return run
+    return Run(config, load=True)
 
 
 # ---- Ctrl-C

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from minigen.autograd.backend import KERNELS
-from minigen.autograd.kernels import fused, jit, loss, normalisation, softmax
+from minigen.autograd.kernels import fused, jit, loss, normalisation, softmax, threads
 from minigen.autograd.kernels.fused.reference import ACTIVATIONS
-from minigen.autograd.kernels.softmax import calls, rows
+from minigen.autograd.kernels.softmax import rows
 
 
 def draw(*shape, seed=0, dtype=np.float32):
@@ -83,12 +83,12 @@ def test_nan_reaches_what_depends_on_it_and_nothing_else(name, backend):
 def test_threads_do_not_change_a_bit_at_sizes_that_use_them(name):
     """1,000 rows of 300: several grains, chunks, samples. (On a machine with one core there is nothing to compare.)"""
     args = call_all(1000, 300)[name]
-    assert max(a.size for a in args if isinstance(a, np.ndarray)) > calls.PARALLEL
+    assert max(a.size for a in args if isinstance(a, np.ndarray)) > threads.PARALLEL
     before = jit.get_threads()
     try:
         digests = []
-        for threads in range(1, jit.numba.config.NUMBA_NUM_THREADS + 1):
-            jit.set_threads(threads)
+        for count in range(1, jit.numba.config.NUMBA_NUM_THREADS + 1):
+            jit.set_threads(count)
             digests.append([r.tobytes() for r in results(name, args)])
     finally:
         jit.set_threads(before)
@@ -100,12 +100,12 @@ def test_one_large_sample_is_cut_into_chunks_that_do_not_change_a_bit():
     x, w = draw(1, 5000, 40), draw(40)
     y, mean, std = normalisation.group_norm(x, w, w, 40, 1e-5)
     vjp = normalisation.group_norm_vjp(draw(1, 5000, 40, seed=1), x, w, w, mean, std, 1e-5)
-    before, calls.PARALLEL = calls.PARALLEL, 1 << 60  # never
+    before, threads.PARALLEL = threads.PARALLEL, 1 << 60  # never
     try:
         alone = normalisation.group_norm(x, w, w, 40, 1e-5)
         vjp_alone = normalisation.group_norm_vjp(draw(1, 5000, 40, seed=1), x, w, w, mean, std, 1e-5)
     finally:
-        calls.PARALLEL = before
+        threads.PARALLEL = before
     for a, b in zip((y, mean, std, *vjp), (*alone, *vjp_alone), strict=True):
         assert np.array_equal(a, b)
 

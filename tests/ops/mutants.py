@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import checks
 import numpy as np
 
 from minigen import set_backend
-from minigen.autograd import cards, tape
+from minigen.autograd import tape
 from minigen.autograd.cards import CARDS, OpCard
 from minigen.autograd.gradcheck import GradcheckError, check_card
 from minigen.autograd.tape import OPS, Array, Node, Op, op, wrap
@@ -327,13 +326,7 @@ def report(tried: list[Mutant]) -> tuple[str, float, list[Mutant]]:
     return "\n".join(lines), score, unexplained
 
 
-def load_cards() -> None:
-    for module in pkgutil.iter_modules(cards.__path__):
-        importlib.import_module(f"{cards.__name__}.{module.name}")
-
-
 def main() -> int:
-    load_cards()
     names = sys.argv[1:] or None
     unknown = [name for name in names or [] if name not in CARDS]
     if unknown:

@@ -61,8 +61,8 @@ for backend in ("numba", "numpy"):
 def test_same_bits_for_any_number_of_threads():
     """Ours (1, 2, 3, 4, 8 threads), and whatever BLAS was told by its environment."""
     runs = []
-    for threads in ("1", "4"):
-        environment = {"NUMBA_NUM_THREADS": "8", "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    for count in ("1", "4"):
+        environment = {"NUMBA_NUM_THREADS": "8", "OPENBLAS_NUM_THREADS": count, "MKL_NUM_THREADS": count}
         command = [sys.executable, "-c", DIGESTS]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         runs.append(subprocess.Popen(command, env={**os.environ, **environment}, **pipes))

@@ -7,8 +7,6 @@ import pytest
 
 from minigen.autograd.cards import CARDS
 
-mutants.load_cards()
-
 FEW = ["multiply", "tanh", "matmul", "take", "concat", "split", "where", "softmax", "conv1d"]
 
 

@@ -7,8 +7,6 @@ only ever compared where it is zero fails `test_gradients`. HYPOTHESIS_PROFILE=t
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections import Counter
 from collections.abc import Callable
 
@@ -19,13 +17,9 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from minigen import ops, set_backend
-from minigen.autograd import cards
 from minigen.autograd.cards import CARDS, OpCard
 from minigen.autograd.gradcheck import check_card
 from minigen.autograd.tape import OPS
-
-for module in pkgutil.iter_modules(cards.__path__):
-    importlib.import_module(f"{cards.__name__}.{module.name}")
 
 NAMES = sorted(CARDS)
 EXAMPLES = settings.default.max_examples

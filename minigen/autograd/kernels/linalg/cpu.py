@@ -36,7 +36,8 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.nd
         return _batched(a, b, out)
     if a.ndim + b.ndim == 4 and a.size * b.shape[1] >= CHUNK_FLOPS:
         return _chunked(a, b, out)
-    return a.dot(b, out)  # the same product as numpy.matmul's, with half of its overhead
+    product = a.dot(b, out)  # the same product as numpy.matmul's, with half of its overhead
+    return product if out is None else out  # of two vectors NumPy returns a scalar
 
 
 def _chunked(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -1,0 +1,77 @@
+"""What a truth is: a check of a class against analytic facts. Start at `Truth`; the table of them is in __init__.py.
+
+Exact truths about Gaussian noise need no sampling: `SigmaPoints` stands in for the generator that a model draws its noise
+from, and makes averages of everything quadratic in the noise exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A value of a model beside the one that it must have.
+
+    what: the quantity and its unit.     tolerance: 4 standard errors of an estimate, or the round-off of an exact value.
+    """
+
+    what: str
+    value: float
+    expected: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        return abs(self.value - self.expected) <= self.tolerance  # a NaN does not hold
+
+    def __str__(self) -> str:
+        sign = "=" if self.holds else "≠"
+        return f"{self.what}: {self.value:.10g} {sign} {self.expected:.10g} ± {self.tolerance:.1e}"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """An analytic fact that a correct model meets and a wrong one does not.
+
+    claim: one line.     source: where the fact is proved.     needs: the methods that a class must have to be checked.
+    check(cls) -> findings, all of which must hold.
+    """
+
+    name: str
+    claim: str
+    source: str
+    needs: tuple[str, ...]
+    check: Callable[[type], list[Finding]]
+
+    def fits(self, cls: type) -> bool:
+        """Whether it can be checked for this class."""
+        return all(callable(getattr(cls, name, None)) for name in self.needs)
+
+
+class SigmaPoints:
+    """A generator whose noise is one of 2D fixed points, ±√D e_i, which together have mean 0 and covariance I.
+
+    The average of a polynomial of second degree over them is exactly its expectation over N(0, I). Point i of each is what
+    call i of `normal` returns, for every sample of the batch; a shape (2D, N, D) gets all of them at once.
+    """
+
+    def __init__(self, dimension: int):
+        axes = np.sqrt(dimension) * np.eye(dimension)
+        self.points = np.concatenate([axes, -axes])  # (2D, D)
+        self.calls = 0
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def normal(self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
+        """(N, D) -> the next point, N times.     (2D, N, D) -> point i in row i.     Raises ValueError for other shapes."""
+        if shape[-1] != self.points.shape[1] or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != len(self)):
+            raise ValueError(f"SigmaPoints: noise of shape (N, D) or (2D, N, D) for D = {self.points.shape[1]}, not {shape}")
+        points = self.points[:, None] if len(shape) == 3 else self.points[self.calls % len(self)]
+        self.calls += 1
+        return (mean + std * np.broadcast_to(points, shape)).astype(dtype)

@@ -1,0 +1,148 @@
+"""Truths of variational autoencoders, checked on linear ones, where all is known in closed form. Start at `linear_vae`.
+
+Each check takes a class made like `minigen.models.VAE`: cls(encoder, decoder, likelihood, data_shape, config), with an encoder
+x -> (N, 2D) of means and log-variances, `elbo`, `log_weights`, `log_prob_bound` and `loss`; and a likelihood class made like
+`minigen.models.vae.Gaussian`. The linear VAE is that of probabilistic PCA: see linear.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Tensor, no_grad, ops
+from ..models.vae import Gaussian, VAEConfig
+from ..nn import Linear, Module, parameter
+from ..random import Generator
+from .linear import Ppca
+from .truth import Finding, SigmaPoints
+
+N = 500  # samples
+ROUND_OFF = 1e-9
+
+
+def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 2, seed: int = 0) -> list[Finding]:
+    """At the maximum-likelihood parameters of pPCA the ELBO is the log-likelihood, of each sample and so of all, and there
+    the loss has no gradient: the best ELBO is the maximum of the log-likelihood   (Lucas 2019, theorem 1).
+
+    Exact: the ELBO of a linear VAE is quadratic in the noise, so sigma points give its expectation.
+    d, q: values per sample, and latent dimensions.     seed: of the data.
+    """
+    x = linear_data(N, d, seed)
+    ppca = Ppca.fit(x, q)
+    vae, noise = optimal_vae(ppca, cls, likelihood), SigmaPoints(q)
+    elbo = np.mean([vae.elbo(x, noise)[0].data for _ in range(len(noise))], axis=0)  # (N,)
+    for _ in range(len(noise)):
+        vae.loss(x, noise).total.backward()
+    return [
+        Finding("mean ELBO at the optimum, nats", elbo.mean(), ppca.log_likelihood, ROUND_OFF),
+        Finding("largest |ELBO - log p| of a sample, nats", abs(elbo - ppca.log_prob(x)).max(), 0, ROUND_OFF),
+        *(
+            Finding(f"largest gradient of the loss for {name}", abs(_gradient(p)).max(), 0, ROUND_OFF)
+            for name, p in vae.named_parameters()
+        ),
+    ]
+
+
+def iwae_bounds(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 2, seed: int = 0) -> list[Finding]:
+    """The weights of the exact posterior are all p(x). For another proposal q the mean weight is p(x), the bound with one
+    sample is below log p(x) by KL(q ‖ posterior), and it rises to log p(x) with more   (Burda 2016, theorem 1).
+    """
+    x = linear_data(N, d, seed)
+    ppca = Ppca.fit(x, q)
+    log_p, (_, variance) = ppca.log_prob(x), ppca.posterior(x)  # (N,), (q,)
+    shift, factor = 0.5 * np.sqrt(variance), 1.5  # a proposal beside the posterior, and wider, so that weights are bounded
+    kl = 0.5 * q * (factor - 1 - math.log(factor) + 0.5**2)  # the same for every x
+    with no_grad():
+        exact = optimal_vae(ppca, cls, likelihood).log_weights(x, 3, Generator(1)).data - log_p  # (3, N)
+        vae = optimal_vae(ppca, cls, likelihood, shift, factor)
+        log_w = vae.log_weights(x, 2 * q, SigmaPoints(q)).data.mean(axis=0) - log_p  # (N,)   quadratic in the noise
+        mean_w = np.exp(vae.log_weights(x, 1000, Generator(2)).data - log_p).mean(axis=0)  # (N,)
+        rng = Generator(3)
+        gaps = {k: vae.log_prob_bound(x, k, rng) - log_p for k in (1, 5, 50, 2000)}  # (N,) each
+
+    means = [gap.mean() for gap in gaps.values()]
+    bias = gaps[2000].var()  # of the logarithm of a mean weight, about twice over
+    return [
+        Finding("largest |log w - log p| with the exact posterior, nats", abs(exact).max(), 0, ROUND_OFF),
+        Finding("largest |E[log w] - log p + KL| with another proposal, nats", abs(log_w + kl).max(), 0, ROUND_OFF),
+        Finding("mean of w / p", mean_w.mean(), 1, _four_errors(mean_w)),
+        Finding("gap of the bound with 1 sample, nats", means[0], -kl, _four_errors(gaps[1])),
+        Finding(f"gaps with {', '.join(map(str, gaps))} samples that rise", float((np.diff(means) > 0).sum()), 3, 0),
+        Finding("gap of the bound with 2000 samples, nats", means[-1], 0, _four_errors(gaps[2000]) + bias),
+    ]
+
+
+def pathwise(cls: Any) -> list[Finding]:
+    """Reparameterised gradients of E_q[Σ z²], q = N(mu, sigma²), are 2 mu and, for log sigma², sigma².
+
+    Through the ELBO, with a decoder that passes z on and Σ z² in the place of the log-likelihood. Exact, by sigma points.
+    """
+    mu, logvar = parameter(np.array([[0.7, -1.2]])), parameter(np.array([[0.3, -0.8]]))
+    second_moment = Module()
+    second_moment.log_prob = lambda x, output: ops.square(output).sum(axis=1)  # type: ignore[attr-defined]
+    vae = cls(lambda x: ops.concat([mu, logvar], axis=1), lambda z: z, second_moment, (2,), VAEConfig(latent=2))
+    noise = SigmaPoints(2)
+    for _ in range(len(noise)):
+        moment = vae.elbo(np.zeros((1, 2)), noise)[1].sum() / len(noise)
+        if moment.requires_grad:  # if not, no gradient comes, and the findings say so
+            moment.backward()
+    return [
+        Finding(f"gradient of E[z²] for {what}", _gradient(p)[0, i], expected[0, i], ROUND_OFF)
+        for what, p, expected in (("mu", mu, 2 * mu.data), ("log sigma²", logvar, np.exp(logvar.data)))
+        for i in range(2)
+    ]
+
+
+def _four_errors(values: np.ndarray) -> float:
+    """Four standard errors of the mean."""
+    return 4 * float(values.std()) / math.sqrt(len(values))
+
+
+def _gradient(p: Tensor) -> np.ndarray:
+    """What backward has added up; NaN, which no truth accepts, if nothing has come."""
+    return np.full(p.shape, math.nan) if p.grad is None else p.grad.data
+
+
+# ---- linear VAEs
+
+
+def linear_data(n: int, d: int, seed: int) -> np.ndarray:
+    """Gaussian samples with a covariance of falling eigenvalues.     -> (n, d) float64"""
+    rng = Generator(seed)
+    mix = rng.normal((d, d), dtype=np.float64) * np.linspace(2, 0.3, d)[:, None]
+    return rng.normal((n, d), dtype=np.float64) @ mix + rng.normal((d,), dtype=np.float64)
+
+
+class LinearEncoder(Module):
+    """mu = x A + b, log-variance a free vector: the form of pPCA's posterior.     (N, d) -> (N, 2q)"""
+
+    def __init__(self, d: int, q: int, rng: Generator):
+        self.mu = Linear(d, q, rng=rng)
+        self.logvar = parameter(np.zeros(q, np.float32))
+
+    def forward(self, x: Any) -> Tensor:
+        mu = self.mu(x)
+        return ops.concat([mu, ops.broadcast_to(self.logvar, mu.shape)], axis=1)
+
+
+def optimal_vae(ppca: Ppca, cls: Any, likelihood: type = Gaussian, shift: Any = 0.0, factor: float = 1.0) -> Any:
+    """The linear VAE with the parameters of `ppca`, in float64.
+
+    shift, factor: move the means of q away from the posterior's, (q,), and multiply its variance.
+    """
+    d, q = ppca.weight.shape
+    rng = Generator(0)
+    encoder, decoder, scale = LinearEncoder(d, q, rng), Linear(q, d, rng=rng), likelihood()
+    vae = cls(encoder, decoder, scale, (d,), VAEConfig(latent=q)).astype(np.float64)
+    origin, variance = ppca.posterior(np.zeros((1, d)))
+    with no_grad():
+        encoder.mu.weight[...] = ppca.weight * (variance / ppca.variance)  # W M⁻¹
+        encoder.mu.bias[...] = origin[0] + shift
+        encoder.logvar[...] = np.log(factor * variance)
+        decoder.weight[...], decoder.bias[...] = ppca.weight.T, ppca.mean
+        for p in scale.parameters():
+            p[...] = 0.5 * math.log(ppca.variance)
+    return vae

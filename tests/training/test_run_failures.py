@@ -1,0 +1,137 @@
+"""What a run does where something goes wrong: one line, nothing lost, and it can be resumed."""
+
+import errno
+
+import numpy as np
+import pytest
+from checkpoint_harness import FaultyOS, error
+from run_harness import Tiny, digest, metrics
+
+from minigen import cli
+from minigen.training import checkpoint, figures, files
+from minigen.training.checkpoint import Checkpoints
+from minigen.training.files import FileError
+
+OPTIONS = ["--steps", "12", "--log-every", "2", "--evaluate-every", "6", "--checkpoint-every", "5", "--batch-size", "100"]
+FIGURE = {"samples": lambda run, folder: b"a figure"}  # drawing takes most of the time, writing is what is tested
+
+
+def minigen(out, *options):
+    return cli.main(["train", "tiny", "--out", str(out), "--quiet", *options])
+
+
+def one_line(capsys):
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1, told
+    return told
+
+
+@pytest.fixture
+def whole(tmp_path, tiny, monkeypatch):
+    """Digest and metrics of a run that nothing happens to; runs draw one figure."""
+    monkeypatch.setattr(figures, "FIGURES", FIGURE)
+    assert minigen(tmp_path / "whole", *OPTIONS) == 0
+    return digest(tmp_path / "whole"), metrics(tmp_path / "whole")
+
+
+def with_fault(out, at, code, monkeypatch):
+    """A run whose at-th call that touches the disk fails; what it returned, and the calls that it made."""
+    with monkeypatch.context() as patch:
+        faulty = FaultyOS(at, error(code)).install(patch.setattr)
+        status = minigen(out, *OPTIONS)
+    return status, faulty.trace
+
+
+def every_fault(tmp_path, whole, monkeypatch, capsys, stride):
+    _, trace = with_fault(tmp_path / "traced", None, 0, monkeypatch)
+    assert {"open", "write", "fsync file", "fsync folder", "replace", "close"} <= set(trace)
+    for at in range(0, len(trace), stride):
+        out = tmp_path / str(at)
+        status, _ = with_fault(out, at, (errno.ENOSPC, errno.EIO)[at % 2], monkeypatch)
+        told = capsys.readouterr().err
+        assert (status, told.count("\n")) == (2, 1), f"call {at}, {trace[at]}: {told}"
+        assert told.startswith(f"minigen: {out}"), told
+        resume = ["--resume"] if (out / "config.json").exists() else OPTIONS
+        assert minigen(out, *resume) == 0, capsys.readouterr().err
+        assert (digest(out), metrics(out)) == whole, f"call {at}, {trace[at]}"
+
+
+def test_a_full_or_broken_disk_costs_one_line_and_nothing_else(tmp_path, whole, monkeypatch, capsys):
+    every_fault(tmp_path, whole, monkeypatch, capsys, stride=5)
+
+
+@pytest.mark.slow
+def test_every_call_that_touches_the_disk_may_fail(tmp_path, whole, monkeypatch, capsys):
+    every_fault(tmp_path, whole, monkeypatch, capsys, stride=1)
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "samples.png"])
+def test_steps_made_before_something_could_not_be_written_are_saved(what, tmp_path, whole, monkeypatch, capsys):
+    def full(path, *rest):
+        if path.name == what:
+            raise FileError(path, "cannot be written: No space left on device", "free space")
+        return kept(path, *rest)
+
+    name = "append_line" if what == "metrics.jsonl" else "write_atomically"
+    kept = getattr(files, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, name, full)
+        assert minigen(tmp_path / "full", *OPTIONS) == 2
+    assert f"{what}: cannot be written: No space left on device" in one_line(capsys)
+    step = {"metrics.jsonl": 2, "samples.png": 6}[what]  # where it was due for the first time: no checkpoint was
+    assert Checkpoints(tmp_path / "full" / "checkpoints").steps()[-1] == step
+    assert minigen(tmp_path / "full", "--resume") == 0
+    assert (digest(tmp_path / "full"), metrics(tmp_path / "full")) == whole
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, whole, monkeypatch, capsys):
+    def full(path, state, *, meta):
+        if meta["step"] > 5:
+            raise checkpoint.CheckpointError(path, "No space left on device", "free space")
+        kept(path, state, meta=meta)
+
+    kept = checkpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        assert minigen(tmp_path / "full", *OPTIONS) == 2
+    assert "step-00000010.ckpt: No space left" in one_line(capsys)
+    assert Checkpoints(tmp_path / "full" / "checkpoints").steps() == [5]
+    assert minigen(tmp_path / "full", "--resume") == 0
+    assert (digest(tmp_path / "full"), metrics(tmp_path / "full")) == whole
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path, bare, monkeypatch, capsys):
+    def loss(self, x, rng):
+        found = kept(self, x, rng)
+        self.steps = getattr(self, "steps", 0) + 1
+        return found if self.steps < 8 else found._replace(terms={"elbo": float("nan")})
+
+    kept = Tiny.loss
+    monkeypatch.setattr(Tiny, "loss", loss)
+    assert minigen(tmp_path / "run", *OPTIONS) == 1
+    assert one_line(capsys) == "minigen: step 8: elbo is nan: training has diverged; start a new run with a --lr below 0.001\n"
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
+
+
+def test_scores_that_are_not_finite_are_a_divergence_too(tmp_path, bare, monkeypatch, capsys):
+    monkeypatch.setattr(figures, "scores", lambda run: {"test_elbo": -np.inf})
+    assert minigen(tmp_path / "run", *OPTIONS) == 1
+    assert one_line(capsys).startswith("minigen: step 6: test_elbo is -inf: training has diverged")
+
+
+def test_a_bug_in_a_model_is_not_taken_for_bad_input(tmp_path, bare, monkeypatch):
+    monkeypatch.setattr(Tiny, "loss", lambda self, x, rng: x @ np.zeros(3))
+    with pytest.raises(ValueError, match="matmul"):
+        minigen(tmp_path / "run", *OPTIONS)
+
+
+def test_a_run_whose_progress_nobody_reads_goes_on(tmp_path, bare, monkeypatch, capsys):
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError
+
+        flush = isatty = lambda self: False
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    assert cli.main(["train", "tiny", "--out", str(tmp_path / "run"), *OPTIONS]) == 0
+    assert digest(tmp_path / "run")[0] == 12
