@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..backend import on_gpu
+from ..backend import move, on_gpu
 from ..kernels.indexing import scatter_add as scatter_add_kernel
 from ..tape import Array, op
 
@@ -44,10 +44,10 @@ def scatter_add(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
         return out
     axis = _only_indexed_axis(keys)
     if axis is None:
-        positions = np.arange(math.prod(shape)).reshape(shape)[index]
+        positions = np.arange(math.prod(shape), like=values).reshape(shape)[index]
         outer, size, inner = 1, math.prod(shape), 1
     else:
-        positions = _array(keys[axis])
+        positions = move(_array(keys[axis]), "cuda") if on_gpu(values) else _array(keys[axis])
         outer, size, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     expected = positions.shape if axis is None else (*shape[:axis], *positions.shape, *shape[axis + 1 :])
     _check_values(values.shape, expected)
@@ -135,7 +135,8 @@ def _each_along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple:
         raise ValueError(f"take_along_axis: indices of shape {indices.shape} need as many axes as x of shape {shape}")
     if not -ndim <= axis < ndim:
         raise IndexError(f"take_along_axis: axis {axis} is out of bounds for an x of shape {shape}")
-    grids = np.ogrid[tuple(slice(n) for n in shape)]
+    counts = [np.arange(n, like=indices) for n in shape]
+    grids = [count.reshape([-1 if j == i else 1 for j in range(ndim)]) for i, count in enumerate(counts)]
     return tuple(indices if i == axis % ndim else grid for i, grid in enumerate(grids))
 
 
@@ -161,7 +162,7 @@ def one_hot(indices: Array, num_classes: int, dtype: Any = np.float32) -> Array:
     """
     indices = _integers(indices)
     _check_range("one_hot", indices, num_classes, "classes")
-    return np.equal(indices[..., None], np.arange(num_classes)).astype(dtype)
+    return np.equal(indices[..., None], np.arange(num_classes, like=indices)).astype(dtype)
 
 
 def _check_range(name: str, indices: np.ndarray, size: int, what: str) -> None:
