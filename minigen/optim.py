@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .autograd import Tensor
+from .autograd.backend import assign, move
 from .autograd.kernels import optim as kernels
 
 Schedule = Callable[[int], float]  # step (0, 1, 2, ...) -> learning rate
@@ -149,7 +150,7 @@ class Optimizer:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps} | {name: array.copy() for name, array in self.state.items()}
+        return {"steps": self.steps} | {name: move(array.copy(), "cpu") for name, array in self.state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave. Raises ValueError, before anything is changed, if names, sizes or dtypes differ."""
@@ -256,7 +257,7 @@ class EMA:
         self.flat.written()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "average": self.average.copy()}
+        return {"steps": self.steps, "average": move(self.average.copy(), "cpu")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave. Raises ValueError, before anything is changed, if names, sizes or dtypes differ."""
@@ -272,7 +273,7 @@ def _restore(owner: str, state: Mapping[str, Any], own: dict[str, np.ndarray]) -
         if given.shape != array.shape or given.dtype != array.dtype:
             raise ValueError(f"state of {owner}: {name} is {array.dtype}{array.shape}, given {given.dtype}{given.shape}")
     for name, array in own.items():
-        array[...] = state[name]
+        assign(array, state[name])
     return int(state["steps"])
 
 

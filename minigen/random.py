@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from minigen.autograd.backend import move, on_gpu
 from minigen.autograd.kernels.philox import (
     philox_bernoulli,
     philox_bits,
@@ -53,13 +54,16 @@ class Generator:
     """A stream of random numbers, given by a seed and a position in it.
 
     seed: 0 … 2^128 - 1. Different seeds are different streams; small ones are as good as any.
+    device: "cpu", or "cuda": draws are then arrays on the GPU, of the same bits. It may be changed at any time, and is not part
+        of the state.
 
     Every call takes the next whole blocks of 128 bits, however they are used, so what it returns depends on the seed
     and on the amounts drawn before. A shape is an int, a tuple, or () for an array without axes. Do not draw from one
     generator in two threads: `split` it. Raises TypeError for a seed that is no integer, ValueError outside the range.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, device: str = "cpu"):
+        self.device = device
         self._seed = _integer("seed", seed, 0, 1 << 128)
         self._block = 0
         self._children = 0
@@ -78,7 +82,7 @@ class Generator:
             raise ValueError(f"uniform: low must be less than high, but as {real.__name__} low={low!s}, high={high!s}")
         if not float(high) - float(low) <= LARGEST[real]:
             raise ValueError(f"uniform: high - low exceeds the largest {real.__name__}; low={low!s}, high={high!s}")
-        return philox_uniform(*self._take(n, real), low, high, real).reshape(shape)
+        return philox_uniform.on(self.device)(*self._take(n, real), low, high, real).reshape(shape)
 
     def normal(self, shape: Shape, mean: float = 0.0, std: float = 1.0, dtype: DTypeLike = np.float32) -> np.ndarray:
         """Draws from N(mean, std²), of shape `shape`. Standard ones lie within ±6.661 (float32) or ±9.420 (float64).
@@ -90,7 +94,7 @@ class Generator:
         mean, std = _number("mean", mean, real), _number("std", std, real)
         if std < 0:
             raise ValueError(f"normal: std={std!s} is negative; it is a standard deviation, so give one of at least 0")
-        return philox_normal(*self._take(n, real), mean, std, real).reshape(shape)
+        return philox_normal.on(self.device)(*self._take(n, real), mean, std, real).reshape(shape)
 
     def integers(self, low: int, high: int, shape: Shape) -> np.ndarray:
         """Integers from low … high - 1, int64, of shape `shape`, each exactly as likely as any other.
@@ -103,13 +107,14 @@ class Generator:
         low, high = _integer("low", low, -(1 << 63), 1 << 63), _integer("high", high, -(1 << 63), (1 << 63) + 1)
         if low >= high:
             raise ValueError(f"integers: low must be less than high (which is not drawn), got low={low}, high={high}")
-        return philox_integers(*self._take(n, np.int64), low, high).reshape(shape)
+        return philox_integers.on(self.device)(*self._take(n, np.int64), low, high).reshape(shape)
 
     def bernoulli(self, p: ArrayLike, shape: Shape | None = None, dtype: DTypeLike = np.float32) -> np.ndarray:
         """Ones with probability p and zeros otherwise, of shape `shape` (None: that of p), as float32 or float64.
 
         p: a number or an array in [0, 1] that broadcasts to `shape`; it is rounded down to a multiple of 2^-32, so 0
-        never gives a one and 1 always does. Raises ValueError for a p outside [0, 1] or NaN.
+        never gives a one and 1 always does. Raises ValueError for a p outside [0, 1] or NaN; but a p on a GPU is not looked
+        at, for that would mean to wait for the device.
         """
         p = _probabilities(p)
         real = _real_type(dtype)
@@ -119,7 +124,7 @@ class Generator:
         except ValueError:
             message = f"bernoulli: p of shape {p.shape} does not broadcast to shape {shape}; leave shape out to use p's"
             raise ValueError(message) from None
-        return philox_bernoulli(*self._take(n, np.float32), each, real).reshape(shape)
+        return philox_bernoulli.on(self.device)(*self._take(n, np.float32), self._own(each), real).reshape(shape)
 
     def permutation(self, n: int) -> np.ndarray:
         """0 … n - 1 in random order, (n,) int64: the order in which n random integers of 64 bits are sorted.
@@ -127,13 +132,25 @@ class Generator:
         Equal integers (probability below n² / 2^65) keep their order, so the result is the same everywhere.
         """
         n = _integer("n", n, 0, 1 << 62)
-        keys = philox_integers(*self._take(n, np.int64), -(1 << 63), 1 << 63)
+        keys = philox_integers.on(self.device)(*self._take(n, np.int64), -(1 << 63), 1 << 63)
         return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
     def bits(self, n: int) -> np.ndarray:
         """n words of 32 random bits, (n,) uint32: Philox's output as it comes."""
         n = _integer("n", n, 0, 1 << 62)
-        return philox_bits(*self._take(n, np.uint32))
+        return philox_bits.on(self.device)(*self._take(n, np.uint32))
+
+    @property
+    def device(self) -> str:
+        """Where draws are made. Raises ValueError for another than "cpu" and "cuda"; whether there is a GPU shows at the first
+        draw, as a DeviceError."""
+        return self._device
+
+    @device.setter
+    def device(self, device: str) -> None:
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"unknown device {device!r}: choose 'cpu' or 'cuda'")
+        self._device = device
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -147,7 +164,8 @@ class Generator:
         n = _integer("n", n, 0, BLOCKS - self._children + 1)
         words = philox_bits(self._seed & HALF, self._seed >> 64, CHILDREN + self._children, 4 * n)
         self._children += n
-        return [Generator(sum(int(word) << 32 * k for k, word in enumerate(four))) for four in words.reshape(n, 4)]
+        seeds = [sum(int(word) << 32 * k for k, word in enumerate(four)) for four in words.reshape(n, 4)]
+        return [Generator(seed, self.device) for seed in seeds]
 
     @property
     def state(self) -> dict[str, int | str]:
@@ -171,6 +189,14 @@ class Generator:
 
     def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, block={self._block}, children={self._children})"
+
+    def _own(self, p: np.ndarray) -> np.ndarray:
+        """p on the device of the draws: one number is taken along, an array must be there. Raises TypeError."""
+        if on_gpu(p) == (self.device == "cuda"):
+            return p
+        if p.size == 1 and self.device == "cuda":
+            return move(p, "cuda")
+        raise TypeError(f"bernoulli: p is an array on another device than the draws, {self.device}: move one of them with .to")
 
     def _take(self, n: int, dtype: type) -> tuple[int, int, int, int]:
         """(key, stream, block, n) for n draws as wide as dtype; the position moves past them."""
@@ -226,12 +252,12 @@ def _real_type(dtype: DTypeLike) -> Any:
 
 def _probabilities(p: Any) -> np.ndarray:
     """p as a float32 or float64 array, in [0, 1]."""
-    p = np.asarray(p)
+    p = p if on_gpu(p) else np.asarray(p)
     if p.dtype.kind in "biu":
         p = p.astype(np.float64)
     if p.dtype.type not in LARGEST:
         raise TypeError(f"bernoulli: p must be float32 or float64, got an array of {p.dtype}; convert it with .astype")
-    if p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN compares false
+    if not on_gpu(p) and p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN compares false
         k = tuple(int(i) for i in np.argwhere(~((p >= 0) & (p <= 1)))[0])
         raise ValueError(f"bernoulli: p must lie in [0, 1], got {p[k]!s} at index {k}; for logits, pass their sigmoid")
     return p

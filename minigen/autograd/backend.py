@@ -4,23 +4,26 @@ Start at `Kernel`: one numerical routine with up to three implementations under 
 
     kernels/<family>/reference.py   plain NumPy, the readable definition
     kernels/<family>/cpu.py         Numba
-    kernels/<family>/cuda.cu        CUDA C
+    kernels/<family>/cuda.cu        CUDA C, launched by cuda.py beside it
 
-and one `Card` that says what it costs and how exact it is. `set_backend` chooses between the first two for the whole
-process, or inside a `with` block, so that a reader can step through pure NumPy in a debugger.
+and one `Card` that says what it costs and how exact it is. Arrays on a GPU take the third. For arrays on the CPU,
+`set_backend` chooses between the first two for the whole process, or inside a `with` block, so that a reader can step
+through pure NumPy in a debugger.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
-BACKENDS = {"numpy": "reference", "numba": "cpu"}  # backend -> the module of a kernel family that holds it
+BACKENDS = {"numpy": "reference", "numba": "cpu"}  # backend of the CPU -> the module of a kernel family that holds it
 
 KERNELS: dict[str, Kernel] = {}  # every kernel of the project, by name
 
@@ -63,20 +66,41 @@ class Kernel:
         self.family: str = family
         self.card: Card = card
         self.active: Callable[..., Any] = self._load
+        self.cuda: Callable[..., Any] = self._load_cuda
         KERNELS[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.active(*args, **kwargs)
+        if type(args[0]) is ndarray or not on_gpu(args[0]):
+            return self.active(*args, **kwargs)
+        return self.cuda(*args, **kwargs)
 
     def implementation(self, backend: str) -> Callable[..., Any]:
-        """The function that runs this kernel on `backend` ("numpy" or "numba")."""
-        module = importlib.import_module(f"{self.family}.{BACKENDS[backend]}")
-        return getattr(module, self.name)
+        """The function that runs this kernel on `backend` ("numpy", "numba" or "cuda").
+
+        Raises DeviceError for "cuda" where a kernel has no CUDA version.
+        """
+        path = f"{self.family}.{BACKENDS.get(backend, backend)}"
+        try:
+            return getattr(importlib.import_module(path), self.name)
+        except (ModuleNotFoundError, AttributeError) as error:
+            if backend != "cuda" or (isinstance(error, ModuleNotFoundError) and error.name != path):
+                raise
+            message = f"kernel {self.name!r} of {self.family} has no CUDA version: move its inputs with .to('cpu')"
+            raise DeviceError(message) from error
+
+    def on(self, device: str) -> Callable[..., Any]:
+        """The kernel for "cpu" or "cuda", for those that make arrays and are given none: random numbers."""
+        return self.cuda if device == "cuda" else self.active
 
     def _load(self, *args: Any, **kwargs: Any) -> Any:
         """First call after the backend was chosen: look the implementation up, then run it."""
         self.active = self.implementation(get_backend())
         return self.active(*args, **kwargs)
+
+    def _load_cuda(self, *args: Any, **kwargs: Any) -> Any:
+        """First call with arrays on a GPU."""
+        self.cuda = self.implementation("cuda")
+        return self.cuda(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<kernel {self.name} of {self.family}>"
@@ -129,13 +153,29 @@ class DeviceError(RuntimeError):
     """A device that cannot be used, with the reason and the way out."""
 
 
+def cupy() -> Any:
+    """The package that holds arrays of a GPU: the one place that imports it. Raises DeviceError where it is missing."""
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError(f"cannot use device 'cuda': {NO_CUPY}") from error
+
+
+def on_gpu(value: Any) -> bool:
+    """Whether it is an array on a GPU. There can be none before CuPy was imported."""
+    module = sys.modules.get("cupy")
+    return module is not None and isinstance(value, module.ndarray)
+
+
+NO_CUPY = "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to match your driver)"
+
+
 def cuda_problem() -> str | None:
     """Why arrays cannot be put on a GPU, and what to do about it, in one sentence; None if they can."""
     try:
-        cupy = importlib.import_module("cupy")
+        runtime = importlib.import_module("cupy").cuda.runtime
     except ImportError:
-        return "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to match your driver)"
-    runtime = cupy.cuda.runtime
+        return NO_CUPY
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
         return "there is no NVIDIA driver: install one, or leave out --device to use the CPU"
@@ -158,4 +198,9 @@ def move(array: Any, device: str) -> Any:
     problem = cuda_problem()
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")
-    return importlib.import_module("cupy").asarray(array)
+    return cupy().asarray(array)
+
+
+def assign(target: Any, values: Any) -> None:
+    """target[...] = values, whichever device each of the two arrays is on."""
+    target[...] = move(values, "cuda" if on_gpu(target) else "cpu")

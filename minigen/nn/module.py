@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
+from ..autograd.backend import assign, move
 from ..random import ALGORITHM, Generator
 
 
@@ -78,12 +79,26 @@ class Module:
                 t.requires_grad = is_parameter
         return self
 
+    def to(self, device: str) -> Module:
+        """Move all parameters and buffers, in this module, to "cpu" or "cuda", and have its generators draw there.
+
+        Do it before making an optimiser, as with `astype`. Raises DeviceError if there is no usable GPU.
+        """
+        for _, t in self.named_tensors():
+            if t.device != device:
+                is_parameter, t.requires_grad = t.requires_grad, False
+                t.data = move(t.data, device)
+                t.requires_grad = is_parameter
+        for _, generator in self.named_generators():
+            generator.device = device
+        return self
+
     # ---- state
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and buffers, and the positions of all generators, by name."""
+        """Copies of all parameters and buffers, and the positions of all generators, by name; on the CPU."""
         generators = {name: _position(g) for name, g in self.named_generators()}
-        return {name: np.array(t.data) for name, t in self.named_tensors()} | generators
+        return {name: np.array(move(t.data, "cpu")) for name, t in self.named_tensors()} | generators
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Copy a state into this module, in place.
@@ -102,7 +117,7 @@ class Module:
                 raise ValueError(f"state does not fit {type(self).__name__}: {what}")
         generators = [(g, _at_position(name, state[name])) for name, g in self.named_generators()]
         for name, t in self.named_tensors():
-            t.data[...] = state[name]
+            assign(t.data, state[name])
             t.mark_written()
         for generator, position in generators:
             generator.state = position

@@ -35,7 +35,9 @@ def scaled_dot_product_attention(
     scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
     scores = matmul(query * scale, key.mT)  # (..., L, S)
     if is_causal:
-        scores = where(np.tri(*scores.shape[-2:], dtype=np.bool_), scores, -math.inf)
+        raw = scores.data if hasattr(scores, "node") else scores
+        causal = np.tri(*scores.shape[-2:], dtype=np.bool_, like=raw)  # on the device of the scores
+        scores = where(causal, scores, -math.inf)
     elif attn_mask is not None and attn_mask.dtype == bool:
         scores = where(attn_mask, scores, -math.inf)
     elif attn_mask is not None:

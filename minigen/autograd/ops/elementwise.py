@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..backend import on_gpu
 from ..kernels import elementwise as kernels
 from ..tape import Array, op
 
@@ -138,7 +139,7 @@ def chain(g: Array, d: Array) -> Array:
     if _alike(g, d):
         return kernels.chain(g, d)
     with np.errstate(all="ignore"):  # broadcasting, or a Python number
-        return g * d if np.isfinite(d).all() else np.where(np.equal(g, 0), 0.0, g * d)
+        return g * d if _holds(np.isfinite, d) else np.where(np.equal(g, 0), 0.0, g * d)
 
 
 chain.vjp(
@@ -155,7 +156,7 @@ def chain_divide(g: Array, d: Array) -> Array:
     if isinstance(d, float | int) and d != 0:
         return g / d
     with np.errstate(all="ignore"):
-        return g / d if (np.abs(d) > 0).all() else np.where(np.equal(g, 0), 0.0, np.divide(g, d))
+        return g / d if _holds(np.abs, d) else np.where(np.equal(g, 0), 0.0, np.divide(g, d))
 
 
 chain_divide.vjp(
@@ -164,9 +165,14 @@ chain_divide.vjp(
 )
 
 
+def _holds(test: np.ufunc, d: Array) -> bool:
+    """Whether all of test(d) is above 0. On a GPU that is not asked: one would have to wait for the answer."""
+    return not on_gpu(d) and bool((test(d) > 0).all())
+
+
 def _alike(a: Array, b: Array) -> bool:
     """Whether the kernels take them, which do not broadcast."""
-    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and a.dtype == b.dtype
+    return type(a) is type(b) and hasattr(a, "shape") and a.shape == b.shape and a.dtype == b.dtype
 
 
 # ---- functions of one variable

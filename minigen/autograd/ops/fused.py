@@ -167,7 +167,7 @@ def _samples(x: Array) -> np.ndarray:
 
 def _bias_like(bias: Array | None, z: np.ndarray) -> np.ndarray:
     """The bias, or zeros in its place."""
-    return np.zeros(z.shape[1], z.dtype) if bias is None else bias
+    return np.zeros_like(z, shape=z.shape[1]) if bias is None else bias
 
 
 def _check_linear(input: Array, weight: Array, bias: Array | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..backend import move, on_gpu
 from ..kernels.indexing import scatter_add as scatter_add_kernel
 from ..tape import Array, op
 
@@ -43,10 +44,10 @@ def scatter_add(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
         return out
     axis = _only_indexed_axis(keys)
     if axis is None:
-        positions = np.arange(math.prod(shape)).reshape(shape)[index]
+        positions = np.arange(math.prod(shape), like=values).reshape(shape)[index]
         outer, size, inner = 1, math.prod(shape), 1
     else:
-        positions = np.asarray(keys[axis])
+        positions = move(_array(keys[axis]), "cuda") if on_gpu(values) else _array(keys[axis])
         outer, size, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     expected = positions.shape if axis is None else (*shape[:axis], *positions.shape, *shape[axis + 1 :])
     _check_values(values.shape, expected)
@@ -98,12 +99,17 @@ def _take_axis(shape: tuple[int, ...], axis: int | None) -> int:
 
 
 def _along(shape: tuple[int, ...], indices: Array, axis: int | None) -> tuple:
-    return (*[slice(None)] * _take_axis(shape, axis), np.asarray(indices))
+    return (*[slice(None)] * _take_axis(shape, axis), _array(indices))
+
+
+def _array(indices: Any) -> np.ndarray:
+    """Lists as arrays; arrays, on whichever device, as they are."""
+    return indices if hasattr(indices, "dtype") else np.asarray(indices)
 
 
 def _integers(indices: Array) -> np.ndarray:
     """The indices as an array of integers; TypeError for others, booleans among them."""
-    indices = np.asarray(indices)
+    indices = _array(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers, not {indices.dtype}; for a boolean mask write x[mask]")
     return indices
@@ -129,7 +135,8 @@ def _each_along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple:
         raise ValueError(f"take_along_axis: indices of shape {indices.shape} need as many axes as x of shape {shape}")
     if not -ndim <= axis < ndim:
         raise IndexError(f"take_along_axis: axis {axis} is out of bounds for an x of shape {shape}")
-    grids = np.ogrid[tuple(slice(n) for n in shape)]
+    counts = [np.arange(n, like=indices) for n in shape]
+    grids = [count.reshape([-1 if j == i else 1 for j in range(ndim)]) for i, count in enumerate(counts)]
     return tuple(indices if i == axis % ndim else grid for i, grid in enumerate(grids))
 
 
@@ -144,7 +151,7 @@ def embedding(indices: Array, weight: Array) -> Array:
     return np.take(weight, indices, axis=0)
 
 
-embedding.vjp(weight=lambda g, indices, weight_shape: scatter_add(g, (np.asarray(indices),), weight_shape))
+embedding.vjp(weight=lambda g, indices, weight_shape: scatter_add(g, (_array(indices),), weight_shape))
 
 
 @op
@@ -155,12 +162,15 @@ def one_hot(indices: Array, num_classes: int, dtype: Any = np.float32) -> Array:
     """
     indices = _integers(indices)
     _check_range("one_hot", indices, num_classes, "classes")
-    return np.equal(indices[..., None], np.arange(num_classes)).astype(dtype)
+    return np.equal(indices[..., None], np.arange(num_classes, like=indices)).astype(dtype)
 
 
 def _check_range(name: str, indices: np.ndarray, size: int, what: str) -> None:
-    """Raise IndexError unless 0 <= indices < size. (A label of -1 is a mistake more often than the last class.)"""
-    if indices.size and (indices.min() < 0 or indices.max() >= size):
+    """Raise IndexError unless 0 <= indices < size. (A label of -1 is a mistake more often than the last class.)
+
+    Indices on a GPU are not looked at, for that would mean to wait for the device: kernels answer wrong ones with NaN.
+    """
+    if not on_gpu(indices) and indices.size and (indices.min() < 0 or indices.max() >= size):
         wrong = indices[(indices < 0) | (indices >= size)][0]
         raise IndexError(f"{name}: index {wrong} is outside 0 .. {size - 1} ({size} {what})")
 

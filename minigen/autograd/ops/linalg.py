@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 
+from ..backend import on_gpu
 from ..kernels import linalg as kernels
 from ..tape import Array, op
 from .indexing import scatter_add
@@ -235,7 +236,7 @@ def slogdet(x: Array) -> tuple:
     A singular matrix gives (0, -inf); its gradient does not exist, and asking for it raises LinAlgError.
     """
     with np.errstate(invalid="ignore"):
-        sign, logabsdet = (np.asarray(part) for part in np.linalg.slogdet(x))
+        sign, logabsdet = (part if on_gpu(part) else np.asarray(part) for part in np.linalg.slogdet(x))
     sign[_has_nan(x)] = logabsdet[_has_nan(x)] = np.nan
     return sign, logabsdet
 

@@ -77,7 +77,7 @@ def _cross_entropy(input: Array, target: Array, label_smoothing: float) -> tuple
 
 def _cross_entropy_vjp(g, input, target, highest, inverse, label_smoothing):
     g, input, highest, inverse = floats(g, input, highest, inverse)
-    rows, classes = _rows(input, np.asarray(target))
+    rows, classes = _rows(input, _integers(target))
     gx = kernels.cross_entropy_vjp(g.reshape(-1), rows, classes, highest, inverse, label_smoothing)
     return gx.reshape(input.shape)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..backend import on_gpu
 from ..kernels import normalisation as kernels
 from ..kernels import softmax as softmax_kernels
 from ..tape import Array, op
@@ -150,7 +151,7 @@ def layer_norm_spec(input: Array, weight: Array | None, bias: Array | None, axes
 def _layer_norm(input: Array, weight: Array, bias: Array, axes: int, eps: float) -> tuple:
     input, weight, bias = floats(input, weight, bias)
     rows, n = _row_shape(input.shape, axes)
-    scale, shift = _affine(weight, bias, n, input.dtype)
+    scale, shift = _affine(weight, bias, n, input)
     out, mu, std = kernels.layer_norm(input.reshape(rows, n), scale, shift, eps)
     return out.reshape(input.shape), (mu, std)
 
@@ -158,7 +159,7 @@ def _layer_norm(input: Array, weight: Array, bias: Array, axes: int, eps: float)
 def _layer_norm_vjp(g, input, weight, bias, mu, std, axes, eps, needs):
     g, input, weight, mu, std = floats(g, input, weight, mu, std)
     rows, n = _row_shape(input.shape, axes)
-    scale, _ = _affine(weight, None, n, input.dtype)
+    scale, _ = _affine(weight, None, n, input)
     gx, gweight, gbias = kernels.layer_norm_vjp(g.reshape(rows, n), input.reshape(rows, n), scale, mu, std, eps)
     shape = input.shape[input.ndim - axes :]
     return gx.reshape(input.shape), *_affine_gradients(gweight.reshape(shape), gbias.reshape(shape), needs)
@@ -234,8 +235,8 @@ def batch_norm(
     """
     channels = _check_affine("batch_norm", input, weight, bias)
     for name, a in (("running_mean", running_mean), ("running_var", running_var)):
-        if a is not None and (not isinstance(a, np.ndarray) or a.shape != (channels,)):
-            given = a.shape if isinstance(a, np.ndarray) else type(a).__name__
+        if a is not None and (not (isinstance(a, np.ndarray) or on_gpu(a)) or a.shape != (channels,)):
+            given = a.shape if isinstance(a, np.ndarray) or on_gpu(a) else type(a).__name__
             raise ValueError(f"batch_norm: {name} must be a plain array of shape ({channels},), not {given}")
     if training:
         if math.prod(input.shape[:-1]) < 2:
@@ -325,14 +326,14 @@ def _as_one_sample(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def _normalise(input, weight, bias, shape, groups, eps, activation, slope):
     """Run the kernel on the input seen as (N, P, C); its statistics are kept for the gradient."""
     check_activation(activation, slope)
-    scale, shift = _affine(weight, bias, shape[2], input.dtype)
+    scale, shift = _affine(weight, bias, shape[2], input)
     out, mu, std = kernels.group_norm(input.reshape(shape), scale, shift, groups, eps, activation, slope)
     return out.reshape(input.shape), (mu, std)
 
 
 def _normalise_vjp(g, input, weight, bias, mu, std, shape, eps, activation, slope, needs):
     g, input, weight, bias, mu, std = floats(g, input, weight, bias, mu, std)
-    scale, shift = _affine(weight, bias, shape[2], input.dtype)
+    scale, shift = _affine(weight, bias, shape[2], input)
     gx, gweight, gbias = kernels.group_norm_vjp(
         g.reshape(shape), input.reshape(shape), scale, shift, mu, std, eps, activation, slope
     )
@@ -347,11 +348,11 @@ def _scale_shift(x: Array, weight: Array | None, bias: Array | None) -> Array:
     return x if bias is None else x + bias
 
 
-def _affine(weight: Array | None, bias: Array | None, n: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _affine(weight: Array | None, bias: Array | None, n: int, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weight and bias as the kernels want them: flat, and never None."""
     return (
-        np.ones(n, dtype) if weight is None else weight.reshape(n),
-        np.zeros(n, dtype) if bias is None else bias.reshape(n),
+        np.ones_like(like, shape=n) if weight is None else weight.reshape(n),
+        np.zeros_like(like, shape=n) if bias is None else bias.reshape(n),
     )
 
 

@@ -68,7 +68,7 @@ def _count(shape: tuple[int, ...], axis: Axis) -> int:
 
 def _total(x: Array, axis: Axis, keepdims: bool) -> Array:
     """Σ x. Adding up leading axes of images, a bias' gradient say, is what NumPy does slowly and naively: a kernel does."""
-    if axis is not None and isinstance(x, np.ndarray) and x.size >= LARGE and x.flags.c_contiguous:
+    if axis is not None and x.size >= LARGE and x.flags.c_contiguous:
         axes = _axes(axis, x.ndim)
         first, stop = (axes[0], axes[-1] + 1) if axes else (0, 0)
         n = math.prod(x.shape[stop:])

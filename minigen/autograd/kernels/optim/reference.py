@@ -121,5 +121,6 @@ def check_arrays(op: str, written: tuple[str, ...], **arrays: np.ndarray) -> Non
             dtypes = ", ".join(f"{name} {a.dtype}" for name, a in arrays.items())
             raise TypeError(f"{op}: arrays must have one dtype, got {dtypes}; convert with .astype")
     for name in written:
-        if not (arrays[name].flags.c_contiguous and arrays[name].flags.writeable):
+        flags = arrays[name].flags
+        if not (flags.c_contiguous and getattr(flags, "writeable", True)):  # arrays on a GPU always are
             raise ValueError(f"{op}: {name} is updated in place, so it must be contiguous and writeable")

@@ -1,0 +1,58 @@
+// Updates of flat buffers. The order of operations is that of reference.py, and a*b + c is rounded twice: the same bits.
+
+#include "../common.cuh"
+
+KERNEL adam_kernel(
+    int n, real* param, const real* grad, real* m, real* v, real weight1, real weight2, real rate, real correction, real eps,
+    real keep
+) {
+    EACH(i, n) {
+        real g = grad[i];
+        real first = m[i] + weight1 * (g - m[i]);
+        real second = v[i] + weight2 * (g * g - v[i]);
+        m[i] = first;
+        v[i] = second;
+        param[i] = param[i] * keep - rate * first / (sqrt(second) * correction + eps);
+    }
+}
+
+KERNEL sgd_momentum_kernel(
+    int n, real* param, const real* grad, real* velocity, real rate, real momentum, real decay, int nesterov
+) {
+    EACH(i, n) {
+        real g = grad[i] + decay * param[i];
+        real v = velocity[i] * momentum + g;
+        velocity[i] = v;
+        param[i] -= rate * (nesterov ? g + momentum * v : v);
+    }
+}
+
+KERNEL ema_kernel(int n, real* average, const real* param, real weight) {
+    EACH(i, n) average[i] += weight * (param[i] - average[i]);
+}
+
+KERNEL langevin_step_kernel(int n, const real* x, const real* grad, const real* noise, real step, real size, real* out) {
+    EACH(i, n) out[i] = (x[i] - step * grad[i]) + size * noise[i];
+}
+
+// Each block sums the squares of every gridDim.x-th run of numbers; `sum_kernel`, one block, adds up what they found.
+KERNEL squares_kernel(int n, const real* grad, Sum* parts) {
+    Sum s = nothing();
+    EACH(i, n) {
+        real square = grad[i] * grad[i];
+        add(s, square);
+        s.error += fma(grad[i], grad[i], -square);
+    }
+    s = team_sum(s);
+    if (threadIdx.x == 0) parts[blockIdx.x] = s;
+}
+
+KERNEL sum_kernel(int n, const Sum* parts, real* out) {
+    Sum s = nothing();
+    EACH(i, n) add(s, parts[i]);
+    s = team_sum(s);
+    if (threadIdx.x == 0) {
+        out[0] = s.sum;
+        out[1] = fabs(s.error) < INFINITE ? s.error : real(0);
+    }
+}
