@@ -177,6 +177,10 @@ def test_a_run_has_all_its_files_and_can_be_looked_at(minigen, tmp_path):
     nll = figures.likelihood(load_run(run), figures.some(data.load("digits", "test"), 100)[0], 1)
     assert str(nll) == elbo
 
+    told: list[int] = []
+    figures.likelihood(load_run(run), data.load("digits", "test").x, 60, said=told.append)
+    assert told == [100, 100, 100, 60]  # of 50 importance samples each at a time, 5000 in memory
+
     out, _ = minigen("sample runs/vae-digits -n 70")
     assert out == "70 samples of shape (8, 8, 1): runs/vae-digits/samples.png, runs/vae-digits/samples.npy\n"
     samples = np.load(run / "samples.npy")

@@ -41,7 +41,7 @@ class NLL:
 
     def __post_init__(self) -> None:
         if self.floor is None and self.baseline is None:
-            raise ValueError("a likelihood means nothing alone: give the data's entropy (floor) or a trivial model's (baseline)")
+            raise ValueError("a likelihood means nothing alone: give the entropy of the data (floor), or a baseline")
         if self.floor is not None and self.value < self.floor - 4 * self.stderr:
             raise ValueError(
                 f"{self.value:.4f} nats is below the entropy of the data, {self.floor:.4f}: the estimate is wrong, not good"

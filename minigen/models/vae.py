@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
-from ..nn import Conv2d, ConvTranspose2d, Linear, Module, Sequential, init, parameter
+from ..nn import Conv2d, ConvTranspose2d, Linear, Module, Sequential, parameter
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option, register
 

@@ -49,16 +49,16 @@ class RunConfig:
     model: str = option("vae", "what to train; see: minigen models")
     data: str = option("digits", "data set; see: minigen data")
     options: ModelConfig = option(None, "options of the model")  # noqa: RUF009  it returns a dataclass field
-    steps: int | None = option(None, "stop after so many steps", low=1)
-    epochs: float | None = option(None, "stop after so many passes over the training data", low=0.01)
-    minutes: float | None = option(None, "stop after so many minutes of processor time", low=0.001)
+    steps: int | None = option(None, "stop after N steps", low=1)
+    epochs: float | None = option(None, "stop after X passes over the training data", low=0.01)
+    minutes: float | None = option(None, "stop after X minutes of processor time", low=0.001)
     seed: int = option(0, "seed of everything random", low=0, high=2**63 - 1)
     threads: int | None = option(None, "CPU threads; the results do not depend on it", low=1)
     backend: str = option("numba", "kernels to use: numba, or numpy to read along", choices=tuple(backend.BACKENDS))
     device: str = option("cpu", "where to compute: cpu or cuda", choices=("cpu", "cuda"))
-    checkpoint_every: int = option(500, "save after every so many steps", low=1)
-    evaluate_every: int = option(500, "evaluate and draw figures as often", low=1)
-    log_every: int = option(20, "write a line of metrics as often", low=1)
+    checkpoint_every: int = option(500, "save after every N steps", low=1)
+    evaluate_every: int = option(500, "evaluate and draw figures after every N steps", low=1)
+    log_every: int = option(20, "write a line of metrics after every N steps", low=1)
 
     def __post_init__(self) -> None:
         for name, table in (("model", MODELS), ("data", data.DATASETS)):

@@ -18,7 +18,7 @@ LOG_2PI = math.log(2 * math.pi)
 class Ppca:
     """The maximum-likelihood solution for data (N, d) with q latent dimensions, in float64.
 
-    weight: (d, q), with orthogonal columns.   mean: (d,).   variance: σ².   log_likelihood: mean over the data, nats per sample.
+    weight: (d, q), with orthogonal columns.   mean: (d,).   variance: σ².   log_likelihood: mean over the data, in nats.
     """
 
     weight: np.ndarray

@@ -19,7 +19,7 @@ from ..random import Generator
 from .linear import Ppca
 from .truth import Finding, SigmaPoints
 
-N = 500  # samples
+N = 250  # samples
 ROUND_OFF = 1e-9
 
 
@@ -138,11 +138,9 @@ def optimal_vae(ppca: Ppca, cls: Any, likelihood: type = Gaussian, shift: Any = 
     encoder, decoder, scale = LinearEncoder(d, q, rng), Linear(q, d, rng=rng), likelihood()
     vae = cls(encoder, decoder, scale, (d,), VAEConfig(latent=q)).astype(np.float64)
     origin, variance = ppca.posterior(np.zeros((1, d)))
-    with no_grad():
-        encoder.mu.weight[...] = ppca.weight * (variance / ppca.variance)  # W M⁻¹
-        encoder.mu.bias[...] = origin[0] + shift
-        encoder.logvar[...] = np.log(factor * variance)
-        decoder.weight[...], decoder.bias[...] = ppca.weight.T, ppca.mean
-        for p in scale.parameters():
-            p[...] = 0.5 * math.log(ppca.variance)
+    encoder_values = [ppca.weight * (variance / ppca.variance), origin[0] + shift, np.log(factor * variance)]  # W M⁻¹, ...
+    values = [*encoder_values, ppca.weight.T, ppca.mean, 0.5 * math.log(ppca.variance)]
+    parameters = [*encoder.parameters(), *decoder.parameters(), *scale.parameters()]
+    for p, value in zip(parameters, values, strict=True):
+        p.data[...] = value
     return vae

@@ -44,7 +44,7 @@ class HiddenBeta(VAE):
 
 class BetaInTheLossOnly(VAE):
     def loss(self, x, rng):
-        elbo, log_px, kl = self.elbo(x, rng)
+        _, log_px, kl = self.elbo(x, rng)
         return super().loss(x, rng)._replace(total=(0.99 * kl - log_px).mean())
 
 
@@ -148,7 +148,10 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize(("cls", "likelihood", "noticed_by"), MUTANTS, ids=[f"{a.__name__}-{b.__name__}" for a, b, _ in MUTANTS])
+NAMES = [f"{cls.__name__}-{likelihood.__name__}" for cls, likelihood, _ in MUTANTS]
+
+
+@pytest.mark.parametrize(("cls", "likelihood", "noticed_by"), MUTANTS, ids=NAMES)
 def test_mutants_are_noticed(cls, likelihood, noticed_by):
     """Each by the truths that are about it, and by no other: a truth that fails says where to look."""
     failing = {

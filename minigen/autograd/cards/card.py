@@ -86,6 +86,10 @@ class Draw:
             shapes.append(tuple(1 if self.integer(0, 3) == 3 else n for n in full[cut:]))
         return shapes
 
+    def count(self, high: int) -> int:
+        """A side of 1 to `high`, now and then 0."""
+        return 0 if self.integer(0, 9) == 9 else self.integer(1, high)
+
     def axis(self, ndim: int) -> int:
         """A valid axis, counted from the front or from the back."""
         return self.integer(-ndim, ndim - 1)

@@ -99,7 +99,7 @@ def _pair(draw: Draw, low: int, high: int) -> tuple[int, int]:
 
 def _channels(draw: Draw) -> tuple[int, int, int]:
     """groups, and how many input and output channels there are in each."""
-    return draw.integer(1, 2), draw.integer(0 if draw.integer(0, 9) == 0 else 1, 2), draw.integer(1, 3)
+    return draw.integer(1, 2), draw.count(2), draw.integer(1, 3)
 
 
 def _small(draw: Draw) -> tuple[int, ...]:
@@ -111,7 +111,7 @@ def _conv(draw: Draw) -> Sample:
     groups, c_in, c_out = _channels(draw)
     kernel, stride, padding, dilation = _pair(draw, 1, 3), _pair(draw, 1, 3), _pair(draw, 0, 2), _pair(draw, 1, 2)
     hw = [max(1, d * (k - 1) + 1 - 2 * p) + draw.integer(0, 3) for k, p, d in zip(kernel, padding, dilation, strict=True)]
-    x = draw.floats((draw.integer(0, 2), *hw, groups * c_in))
+    x = draw.floats((draw.count(2), *hw, groups * c_in))
     w = draw.floats((*kernel, c_in, groups * c_out))
     parameters = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return (x, w, draw.floats((groups * c_out,))), parameters
@@ -124,7 +124,7 @@ def _conv_transpose(draw: Draw) -> Sample:
     full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(hw, stride, dilation, kernel, strict=True)]
     padding = tuple(draw.integer(0, min(2, (f - 1) // 2)) for f in full)  # at least one pixel is left
     extra = tuple(draw.integer(0, s - 1) for s in stride)
-    x = draw.floats((draw.integer(0, 2), *hw, groups * c_in))
+    x = draw.floats((draw.count(2), *hw, groups * c_in))
     w = draw.floats((*kernel, c_out, groups * c_in))
     parameters = {"stride": stride, "padding": padding, "output_padding": extra, "groups": groups, "dilation": dilation}
     return (x, w, draw.floats((groups * c_out,))), parameters
@@ -146,7 +146,7 @@ def _pooled(make: Any) -> Any:
         padding = tuple(draw.integer(0, k // 2) for k in kernel)
         hw = [max(1, k - 2 * p) + draw.integer(0, 3) for k, p in zip(kernel, padding, strict=True)]
         stride = draw.choice([None, _pair(draw, 1, 3)])
-        x = make(draw)((draw.integer(0, 2), *hw, draw.integer(0, 3)))
+        x = make(draw)((draw.count(2), *hw, draw.count(3)))
         return (x,), {"kernel_size": kernel, "stride": stride, "padding": padding}
 
     return sample

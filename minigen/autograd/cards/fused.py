@@ -20,19 +20,19 @@ def _bias(draw: Draw, channels: int) -> np.ndarray:
 
 
 def _linear(draw: Draw) -> Sample:
-    c_in, c_out = draw.integer(0, 4), draw.integer(0, 4)
+    c_in, c_out = draw.count(4), draw.count(4)
     x = draw.floats((*draw.shape(max_dims=2), c_in), -0.5, 0.5)
     return (x, draw.floats((c_in, c_out), -0.5, 0.5), _bias(draw, c_out)), {"activation": draw.choice(list(ACTIVATIONS))}
 
 
 def _bias_act(draw: Draw) -> Sample:
-    channels = draw.integer(0, 4)
+    channels = draw.count(4)
     x = draw.floats((*draw.shape(), channels), -1, 1)
     return (x, _bias(draw, channels)), {"activation": draw.choice(list(ACTIVATIONS))}
 
 
 def _gated(draw: Draw) -> Sample:
-    return (draw.floats((*draw.shape(), 2 * draw.integer(0, 3))),), {}
+    return (draw.floats((*draw.shape(), 2 * draw.count(3))),), {}
 
 
 def _gated_reference(x: np.ndarray) -> np.ndarray:

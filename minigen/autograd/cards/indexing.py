@@ -77,7 +77,7 @@ def _take_along_axis(draw: Draw) -> Sample:
 def _embedding(draw: Draw) -> Sample:
     rows = draw.integer(1, 5)
     indices = draw.rng().integers(0, rows, draw.shape(max_dims=2))
-    return (indices, draw.floats((rows, draw.integer(0, 3)))), {}
+    return (indices, draw.floats((rows, draw.count(3)))), {}
 
 
 def _one_hot(draw: Draw) -> Sample:

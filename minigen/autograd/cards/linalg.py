@@ -38,7 +38,7 @@ EINSUMS = [
 
 def _einsum(draw: Draw) -> Sample:
     subscripts = draw.choice(EINSUMS)
-    sizes = {c: draw.integer(0, 3) if draw.integer(0, 9) == 0 else draw.integer(1, 3) for c in "bijkqhd"}
+    sizes = {c: draw.count(3) for c in "bijkqhd"}
     operands = subscripts.partition("->")[0].split(",")
     return tuple(draw.floats(tuple(sizes[c] for c in own)) for own in operands), {"subscripts": subscripts}
 
@@ -58,7 +58,7 @@ def _square(draw: Draw) -> Sample:
 def _solve_triangular(draw: Draw) -> Sample:
     left, right = draw.broadcastable(2, max_dims=2)
     a = _matrices(draw, left)
-    b = draw.floats((*right, a.shape[-1], draw.integer(0, 3)))
+    b = draw.floats((*right, a.shape[-1], draw.count(3)))
     if a.ndim == 2 and draw.boolean():
         b = draw.floats((a.shape[-1],))
     return (a, b), {name: draw.boolean() for name in ("lower", "transposed", "unit_diagonal")}

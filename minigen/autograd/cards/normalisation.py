@@ -115,8 +115,8 @@ OpCard(
 
 def _instance(draw: Draw) -> Sample:
     positions = draw.choice([(0,), (2,), (3,), (1, 3), (2, 2)])
-    channels = draw.integer(0, 3)
-    x = draw.floats((draw.integer(0, 3), *positions, channels))
+    channels = draw.count(3)
+    x = draw.floats((draw.count(3), *positions, channels))
     return (x, *_affine(draw, (channels,))), {"eps": _eps(draw)}
 
 
@@ -131,7 +131,7 @@ OpCard(
 
 def _batch(draw: Draw) -> Sample:
     training = draw.boolean()
-    channels = draw.integer(0, 3)
+    channels = draw.count(3)
     x, weight, bias = _image(draw, 1, 2 if training else 0, channels)
     options = {"training": training, "eps": _eps(draw), "activation": draw.choice(list(ACTIVATIONS))}
     return (x, weight, bias, draw.floats((channels,), -0.2, 0.2), draw.floats((channels,), 0.5, 2.0)), options
