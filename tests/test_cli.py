@@ -178,6 +178,8 @@ REFUSED = {
     "train vae --hidden 1000000000000": ["out of memory", "a smaller model"],
     "train vae --beta -1": ["--beta", "a finite number of at least 0", "'-1'"],
     "train vae-mlp --free-bits nan": ["--free-bits", "a finite number of at least 0", "'nan'"],
+    "train vae-mlp --channels 3": ["unknown option '--channels'", "minigen train vae-mlp --help"],
+    "train vae --samples 5 --beta 2": ["vae on digits", "beta and free_bits weigh the KL term", "samples at 1"],
     "train vae --seed -1": ["--seed", "a whole number from 0 to 9223372036854775807", "'-1'"],
     "train vae --seed 9223372036854775808": ["--seed", "a whole number from 0 to 9223372036854775807"],
     f"train vae --seed {'9' * 5000}": ["--seed", "a whole number from 0 to 9223372036854775807", "'9999", "..."],
@@ -321,9 +323,10 @@ def test_a_message_of_several_lines_becomes_one(minigen, monkeypatch):
 # ---- as real processes
 
 
-def process(*arguments, **options):
+def process(*arguments, unbuffered="", **options):
     command = [sys.executable, "-m", "minigen.cli", *arguments]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "check": False, **options}
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}  # what is printed fails at once, or only at the end
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "check": False, "env": environment, **options}
     return subprocess.run(command, **options)
 
 
@@ -335,20 +338,21 @@ def test_refused_by_a_process_of_its_own(line, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_reader_that_leaves_is_no_error():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(unbuffered):
     """As in `minigen data | head -1`."""
     read, write = os.pipe()
     os.close(read)
-    for line in ("data", "--help"):
-        done = process(line, stdout=write)
-        assert (done.returncode, done.stderr) == (0, b"")
+    done = process("data", stdout=write, unbuffered=unbuffered)
+    assert (done.returncode, done.stderr) == (0, b"")
     os.close(write)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_standard_output_on_a_full_disk_is_one_line():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_on_a_full_disk_is_one_line(unbuffered):
     with open("/dev/full", "w") as full:
-        done = process("data", stdout=full)
+        done = process("data", stdout=full, unbuffered=unbuffered)
     assert (done.returncode, done.stderr) == (2, b"minigen: [Errno 28] No space left on device\n")
 
 

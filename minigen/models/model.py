@@ -44,6 +44,11 @@ def option(default: Any, help: str, low: float | None = None, high: float | None
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
 
+def other_default(config: Any, name: str, default: Any) -> Any:
+    """The field `name` of a configuration, for one that inherits from it, with another default."""
+    return field(default=default, metadata=config.__dataclass_fields__[name].metadata)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Options that every model has. A model's own configuration inherits these, and may change the defaults."""

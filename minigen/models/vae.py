@@ -20,19 +20,23 @@ import numpy as np
 from ..autograd import Tensor, no_grad, ops
 from ..nn import Conv2d, ConvTranspose2d, Linear, Module, Sequential, parameter
 from ..random import Generator
-from .model import Loss, Model, ModelConfig, option, register
+from .model import Loss, Model, ModelConfig, option, other_default, register
 
 LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class VAEConfig(ModelConfig):
+class BoundConfig(ModelConfig):
+    """What every VAE needs to know. A large learning rate and averaged parameters: fast first, and then without its noise."""
+
     latent: int = option(20, "dimension of the latent code", low=1)
-    hidden: int = option(256, "units of the hidden layer", low=1)
-    channels: int = option(32, "channels of the first convolution; the second has twice as many", low=1)
     beta: float = option(1.0, "weight of the KL term: 1 is the ELBO, more is the beta-VAE", low=0.0)
     free_bits: float = option(0.0, "nats of KL per latent dimension that cost nothing", low=0.0)
     samples: int = option(1, "importance samples in the objective: 1 is the ELBO, more is the IWAE", low=1)
+    batch_size: int = other_default(ModelConfig, "batch_size", 200)
+    lr: float = other_default(ModelConfig, "lr", 2e-3)
+    steps: int = other_default(ModelConfig, "steps", 4000)
+    ema: float = other_default(ModelConfig, "ema", 0.999)
 
 
 class VAE(Model):
@@ -42,10 +46,10 @@ class VAE(Model):
     Raises ValueError for beta or free_bits together with several importance samples, where they have no meaning.
     """
 
-    config: VAEConfig
+    config: BoundConfig
 
     def __init__(
-        self, encoder: Callable, decoder: Callable, likelihood: Likelihood, data_shape: tuple[int, ...], config: VAEConfig
+        self, encoder: Callable, decoder: Callable, likelihood: Likelihood, data_shape: tuple[int, ...], config: BoundConfig
     ):
         if config.samples > 1 and (config.beta, config.free_bits) != (1, 0):
             raise ValueError("beta and free_bits weigh the KL term of the ELBO: leave them out, or samples at 1")
@@ -196,8 +200,8 @@ def _sum_values(per_value: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MLPConfig(VAEConfig):
-    latent: int = option(50, "dimension of the latent code", low=1)
+class MLPConfig(BoundConfig):
+    latent: int = other_default(BoundConfig, "latent", 50)
     hidden: int = option(200, "units of each of the two hidden layers", low=1)
 
 
@@ -218,6 +222,12 @@ def mlp_vae(data_shape: tuple[int, ...], config: MLPConfig, rng: Generator) -> V
         _reshape(*data_shape),
     )
     return VAE(encoder, decoder, Bernoulli() if len(data_shape) == 3 else Gaussian(), data_shape, config)
+
+
+@dataclass(frozen=True)
+class VAEConfig(BoundConfig):
+    hidden: int = option(256, "units of the hidden layer", low=1)
+    channels: int = option(32, "channels of the first convolution; the second has twice as many", low=1)
 
 
 @register("vae", VAE, VAEConfig, "small convolutional VAE")

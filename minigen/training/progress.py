@@ -22,8 +22,10 @@ class Progress:
         self.quiet = quiet
         self.run: Any = None
         self.bar: Any = None
+        self.terms: dict[str, float] = {}  # of the last step
         self.shown = float("-inf")  # when the last look was
         self.seconds, self.steps = 0.0, 0  # of this lap
+        self.speed = 0.0  # of the last one
         self.began: tuple[float, float] | None = None  # time, and budget spent, after the first step
 
     def __enter__(self) -> Progress:
@@ -31,8 +33,8 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self.bar is not None:
-            self.bar.n = self.run.step
-            self.bar.refresh()
+            if self.terms:
+                self._look()  # at where it ended
             self.bar.close()
             self.bar = None
 
@@ -64,15 +66,18 @@ class Progress:
             self.began = (now, self.run.spent)
         else:
             self.seconds, self.steps = self.seconds + seconds, self.steps + 1
-        if self.quiet or now - self.shown < (PLAIN_SECONDS if self.bar is None else BAR_SECONDS):
-            return
-        self.shown = now
-        rest = "".join(f"  {text}" for text in (self._speed(), self._left(now)) if text)
+        self.terms = terms
+        if not self.quiet and now - self.shown >= (PLAIN_SECONDS if self.bar is None else BAR_SECONDS):
+            self.shown = now
+            self._look()
+
+    def _look(self) -> None:
+        rest = "".join(f"  {text}" for text in (self._speed(), self._left()) if text)
         if self.bar is None:
-            self.say(f"step {self.run.step}/{self._total()}  {_nats(terms)}{rest}")
+            self.say(f"step {self.run.step}/{self._total()}  {_nats(self.terms)}{rest}")
         else:
             self.bar.n, self.bar.total = self.run.step, self._total()
-            self.bar.set_postfix_str(_nats(terms, 1) + rest)  # this draws it
+            self.bar.set_postfix_str(_nats(self.terms, 1) + rest)  # this draws it
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """An evaluation has been made."""
@@ -80,16 +85,17 @@ class Progress:
         self.say(f"step {step}  " + "  ".join(texts))
 
     def lap(self) -> float:
-        """Samples per second in training steps since the last lap; 0.0 if none was timed."""
-        speed = self._samples_per_second()
+        """Samples per second in training steps since the last lap, or in that one; 0.0 before any was timed."""
+        self.speed = self._samples_per_second()
         self.seconds, self.steps = 0.0, 0
-        return speed
+        return self.speed
 
     def _samples_per_second(self) -> float:
-        return self.steps * self.run.order.batch_size / self.seconds if self.seconds else 0.0
+        return self.steps * self.run.order.batch_size / self.seconds if self.seconds else self.speed
 
     def _speed(self) -> str:
-        return f"{self._samples_per_second():,.0f} samples/s" if self.seconds else ""
+        speed = self._samples_per_second()
+        return f"{speed:,.0f} samples/s" if speed else ""
 
     def _total(self) -> int:
         """The step at which the run will end; where processor time decides, judged by the pace so far."""
@@ -97,11 +103,11 @@ class Progress:
             return self.run.last_step
         return max(self.run.step, round(self.run.step / self.run.spent)) if self.run.spent else 1
 
-    def _left(self, now: float) -> str:
+    def _left(self) -> str:
         """Time left at the pace so far, evaluations included."""
         if self.began is None or self.run.spent <= self.began[1]:
             return ""
-        seconds = round((now - self.began[0]) / (self.run.spent - self.began[1]) * max(0.0, 1 - self.run.spent))
+        seconds = round((time.monotonic() - self.began[0]) / (self.run.spent - self.began[1]) * max(0.0, 1 - self.run.spent))
         hours, minutes = divmod(seconds // 60, 60)
         return f"{hours}:{minutes:02d}:{seconds % 60:02d} left" if hours else f"{minutes}:{seconds % 60:02d} left"
 

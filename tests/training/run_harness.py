@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import json
@@ -158,7 +159,8 @@ def digests(folder: Path, models: str, counts: str, *options: str) -> dict[str, 
 def signal_at(call: int | None, number: int = signal.SIGINT, times: int = 1) -> Iterator[Callable[[], int]]:
     """Inside this block, `number` arrives at the call-th call of a Python function, and `times` - 1 calls after it too.
 
-    Yields a function that tells how many calls there have been.
+    Yields a function that tells how many calls there have been. The cycle collector is off: what its callbacks raise, such as
+    those that hypothesis installs, Python prints and forgets.
     """
     count = 0
 
@@ -169,11 +171,13 @@ def signal_at(call: int | None, number: int = signal.SIGINT, times: int = 1) -> 
             if call is not None and call <= count < call + times:
                 signal.raise_signal(number)
 
+    gc.disable()
     sys.setprofile(profile)
     try:
         yield lambda: count
     finally:
         sys.setprofile(None)
+        gc.enable()
 
 
 def main(program: str, *arguments: str) -> int:
