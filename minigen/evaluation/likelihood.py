@@ -51,11 +51,16 @@ class NLL:
 
     def __str__(self) -> str:
         sign = "" if self.estimator == "exact" else "≤ "
-        text = f"NLL {sign}{self.value:.2f} ± {self.stderr:.2f} nats ({self.estimator}, n = {self.n}, {self.data})"
+        digits = 2 if self.dims > 10 else 4  # points are told apart by thousandths of a nat
+        text = f"NLL {sign}{self.value:.{digits}f} ± {self.stderr:.{digits}f} nats"
+        if self.dims > 10:
+            text += f" = {self.bits_per_dim:.3f} bits/dim"
+        text += f" ({self.estimator}, n = {self.n}, {self.data})"
         if self.floor is not None:
-            text += f"; floor {self.floor:.2f}"
+            text += f"; floor {self.floor:.{digits}f}"
         if self.baseline is not None:
-            text += f"; {self.baseline[0]} {self.baseline[1]:.2f}"
+            name, nats = self.baseline
+            text += f"; {name} {nats:.2f}" + (f" = {nats / self.dims / math.log(2):.3f} bits/dim" if self.dims > 10 else "")
         return text
 
 
@@ -73,6 +78,13 @@ def bound(model: Any, x: np.ndarray, k: int, rng: Generator, batch_size: int = 5
         else:
             parts.append(model.log_prob_bound(seen, k, rng))
     return np.concatenate(parts)
+
+
+def exact(model: Any, x: np.ndarray, rng: Generator, batch_size: int = 2000) -> np.ndarray:
+    """The model's exact log p of raw data x, preprocessed by the model itself.     -> (N,) nats"""
+    with no_grad():
+        pieces = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+        return np.concatenate([model.log_prob(model.preprocess(piece, rng)).data for piece in pieces])
 
 
 def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:

@@ -36,7 +36,7 @@ class Coupling(Bijection):
         self.network, self.flip = network, flip
         self.kept, self.changed = halves(channels, flip)
 
-    def forward(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self._split(x)
         b, log_slope = self.transform(b, self._parameters(a), inverse=False)
         return self._join(a, b), sum_values(log_slope)  # (N, ..., C), (N,)       proved by: truth flow-density
@@ -52,7 +52,7 @@ class Coupling(Bijection):
     def _parameters(self, a: Half) -> Tensor:
         return self.network(a).reshape(*a.shape[:-1], self.changed, -1)
 
-    def _split(self, x: np.ndarray | Tensor) -> tuple[Half, Half]:
+    def _split(self, x: Tensor) -> tuple[Half, Half]:
         if self.flip:
             return x[..., self.changed :], x[..., : self.changed]
         return x[..., : self.kept], x[..., self.kept :]

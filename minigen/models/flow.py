@@ -46,12 +46,12 @@ class Flow(Model):
 
     def log_prob(self, x: np.ndarray | Tensor) -> Tensor:
         """log p(x) = log N(f(x); 0, I) + log |det ∂f/∂x|.     x: (N, *data_shape) -> (N,) nats              (P21 eq. 5)"""
-        z, log_det = self.bijection(x)
+        z, log_det = self.encode(x)
         return standard_normal(z) + log_det  # proved by: truths flow-density, gaussian-mle, entropy-floor
 
     def encode(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """The code z = f(x), as large as x, and log |det ∂f/∂x|.     (N, *data_shape) -> (N, D), (N,)"""
-        return self.bijection(x)
+        return self.bijection(x if isinstance(x, Tensor) else Tensor(x))
 
     def loss(self, x: np.ndarray, rng: Generator) -> Loss:
         """What is minimised: -log p(x), averaged over the batch."""
@@ -76,7 +76,7 @@ class Bijection(Module):
     inverse(z) -> x: forward(inverse(z)) is z. The log-determinant of the inverse at z is minus that of forward at x.
     """
 
-    def forward(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         raise TypeError(f"{type(self).__name__} defines no forward()")
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Chain(Bijection):
     def __init__(self, *bijections: Bijection):
         self.bijections = list(bijections)
 
-    def forward(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         total: Tensor | float = 0.0
         for bijection in self.bijections:
             x, log_det = bijection(x)
@@ -108,7 +108,7 @@ class Inverse(Bijection):
     def __init__(self, bijection: Bijection):
         self.bijection = bijection
 
-    def forward(self, z: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self.bijection.inverse(z)
         return x, -self.bijection(x)[1]  # proved by: truth iaf-maf
 
@@ -127,9 +127,9 @@ class ActNorm(Bijection):
         self.log_scale, self.shift = (parameter(np.zeros(channels, np.float32)) for _ in range(2))
         self.started = Tensor(np.zeros((), np.float32))  # a buffer, so that a resumed run does not start again
 
-    def forward(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and not self.started.data:
-            self._start(x.data if isinstance(x, Tensor) else x)
+            self._start(x.data)
         z = x * ops.exp(self.log_scale) + self.shift
         return z, positions(x) * self.log_scale.sum()
 
@@ -169,14 +169,14 @@ class InvertibleLinear(Bijection):
         diagonal = eye * (self.sign * ops.exp(self.log_diagonal))
         return self.permutation @ (ops.tril(self.lower, -1) + eye) @ (ops.triu(self.upper, 1) + diagonal)
 
-    def forward(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return ops.linear(x, self.weight()), positions(x) * self.log_diagonal.sum()
 
     def inverse(self, z: Tensor) -> Tensor:
         return ops.linear(z, ops.inv(self.weight()))
 
 
-def positions(x: np.ndarray | Tensor) -> int:
+def positions(x: Tensor) -> int:
     """How often a map of the channels acts on one sample: H W for images (N, H, W, C), 1 for points (N, C)."""
     return math.prod(x.shape[1:-1])
 

@@ -35,7 +35,7 @@ class Autoregressive(Bijection):
     def __init__(self, network: MaskedNetwork):
         self.network = network
 
-    def forward(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mu, alpha = self._mu_alpha(x)
         return (x - mu) * ops.exp(-alpha), -alpha.sum(axis=1)  # (N, D), (N,)     proved by: truth flow-density
 
@@ -47,7 +47,7 @@ class Autoregressive(Bijection):
             x = z * ops.exp(alpha) + mu
         return x
 
-    def _mu_alpha(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def _mu_alpha(self, x: Tensor) -> tuple[Tensor, Tensor]:
         output, d = self.network(x), x.shape[1]  # (N, 2 D)
         return output[:, :d], REACH * ops.tanh(output[:, d:])
 

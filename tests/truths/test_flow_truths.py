@@ -11,7 +11,7 @@ import pytest
 from minigen import Tensor, no_grad, ops
 from minigen.data import TOYS
 from minigen.models import MODELS
-from minigen.models.coupling import AffineCoupling, SplineCoupling, mlp
+from minigen.models.coupling import AffineCoupling, SplineCoupling, halves, mlp
 from minigen.models.flow import ActNorm, Bijection, Chain, Flow, FlowConfig, Inverse, InvertibleLinear, standard_normal, sum_values
 from minigen.models.maf import Autoregressive, MaskedNetwork
 from minigen.optim import Adam
@@ -19,7 +19,6 @@ from minigen.random import Generator
 from minigen.truths import bijection_errors, cross_entropy, gaussian_mle, moments, on_grid, total_probability
 
 POINT_FLOWS = ("realnvp", "spline", "maf", "iaf")
-BOX = ((-9.0, 9.0), (-9.0, 9.0))
 
 
 def rough(module, seed=0, scale=0.5):
@@ -31,15 +30,21 @@ def rough(module, seed=0, scale=0.5):
     return module
 
 
+def rough_flow(name):
+    """A flow of points, the box that holds its mass, and a step finer than its details."""
+    flow = rough(MODELS[name].build((2,), MODELS[name].config(hidden=16), Generator(0)), scale=0.1)
+    reach = 16.0 if name == "iaf" else 7.0  # an IAF's density has the heavier tails
+    return flow, ((-reach, reach), (-reach, reach)), 0.1
+
+
 def affine(d, flip, rng):
-    kept = d - d // 2 if flip else d // 2
-    # the second half stays when flipped, so it is the larger one for odd d
-    return AffineCoupling(mlp(kept, 8, 2 * (d - kept), rng), d, flip)
+    kept, changed = halves(d, flip)
+    return AffineCoupling(mlp(kept, 8, 2 * changed, rng), d, flip)
 
 
 def bent(d, flip, rng):
-    kept = d - d // 2 if flip else d // 2
-    return SplineCoupling(mlp(kept, 8, 14 * (d - kept), rng), d, flip, bins=5)
+    kept, changed = halves(d, flip)
+    return SplineCoupling(mlp(kept, 8, 14 * changed, rng), d, flip, bins=5)
 
 
 def autoregressive(d, reverse, rng):
@@ -82,27 +87,26 @@ def test_a_bijection_is_one_and_its_log_det_is_that_of_its_jacobian(name, d):
     assert found["round_trip"] < 1e-9, found
     with no_grad():
         log_det = bijection(Tensor(x))[1].data
-    assert np.abs(log_det).max() > 0.1 or name == "chain"  # something to be wrong about
+    assert np.abs(log_det).max() > 0.02  # something to be wrong about
 
 
 @pytest.mark.parametrize("name", POINT_FLOWS)
 def test_the_density_of_a_flow_integrates_to_one(name):
-    flow = rough(MODELS[name].build((2,), MODELS[name].config(hidden=16), Generator(0)), scale=0.3)
+    flow, box, step = rough_flow(name)
     with no_grad():
-        total = total_probability(lambda x: flow.log_prob(x).data, ((-30.0, 30.0), (-30.0, 30.0)), 0.05)
-    assert abs(total - 1) < 2e-3
+        total = total_probability(lambda x: flow.log_prob(x).data, box, step)
+    assert abs(total - 1) < 1e-3
 
 
 def test_samples_follow_the_density():
     """E_samples[log p] = ∫ p log p: fails where the sampler's base is not that of the density, or f⁻¹ is not f's inverse."""
     for name in POINT_FLOWS:
-        flow = rough(MODELS[name].build((2,), MODELS[name].config(hidden=16), Generator(0)), scale=0.2)
+        flow, box, step = rough_flow(name)
         with no_grad():
-            log_p = flow.log_prob(flow.sample(20_000, Generator(3)).astype(np.float64)).data
-            grid = flow.log_prob(on_grid(BOX, 0.05)).data
-        entropy = (np.exp(grid) * grid).sum() * 0.05**2
-        assert abs(np.exp(grid).sum() * 0.05**2 - 1) < 1e-3
-        assert abs(log_p.mean() - entropy) < 4 * log_p.std() / math.sqrt(len(log_p)) + 2e-3
+            log_p = flow.log_prob(flow.sample(10_000, Generator(3)).astype(np.float64)).data
+            grid = flow.log_prob(on_grid(box, step)).data
+        minus_entropy = (np.exp(grid) * grid).sum() * step**2
+        assert abs(log_p.mean() - minus_entropy) < 4 * log_p.std() / math.sqrt(len(log_p)) + 2e-3
 
 
 def test_iaf_is_the_inverse_maf():
@@ -119,11 +123,11 @@ def test_iaf_is_the_inverse_maf():
 def test_a_value_depends_on_those_before_it_alone():
     for reverse in (False, True):
         network = rough(MaskedNetwork(5, 12, 2, reverse, rng=Generator(0)))
-        x = np.random.default_rng(0).normal(size=(1, 5))
+        x = np.random.default_rng(0).normal(size=(30, 5))  # a ReLU that is off at one of them is on at another
         with no_grad():
             base = network(Tensor(x)).data
-            moved = np.stack([network(Tensor(x + 0.1 * np.eye(5)[j])).data[0] - base[0] for j in range(5)])  # (input, output)
-        seen = moved.reshape(5, 2, 5).any(axis=1)  # (input, value)
+            moved = np.stack([network(Tensor(x + 0.1 * np.eye(5)[j])).data - base for j in range(5)])  # (input, N, 2 * value)
+        seen = moved.reshape(5, 30, 2, 5).any(axis=(1, 2))  # (input, value)
         expected = np.triu(np.ones((5, 5), bool), 1)
         assert (seen == (expected.T if reverse else expected)).all()
 
@@ -170,13 +174,13 @@ def test_a_short_training_comes_near_the_floor_and_never_below(name):
     flow = MODELS[name].build((2,), MODELS[name].config(), rng)
     optimizers = flow.optimizers()
     start = None
-    for _ in range(250):
+    for _ in range(200):
         terms = flow.train_step(toy.sample(256, rng), rng, optimizers)
         start = start or terms["loss"]
     flow.eval()
     with no_grad():
         gap = cross_entropy(toy, lambda x: flow.log_prob(x.astype(np.float32)).data, 0.05) - toy.entropy
-    assert 0 < gap < 0.35 < start - toy.entropy
+    assert 0 < gap < 0.25 < start - toy.entropy - 0.1
 
 
 # ---- mutants: mistakes that have been made, and what sees them
@@ -257,13 +261,13 @@ def test_mutants(name):
 
 def test_mutant_positions():
     x = np.random.default_rng(1).normal(size=(2, 3, 2, 2))
-    assert max(errors(rough(OnePosition(2)), x).values()) > 0.05
+    assert max(errors(rough(OnePosition(2), seed=2), x).values()) > 0.05
     assert max(errors(rough(ActNorm(2)), x).values()) < 1e-6
 
 
 def test_mutant_another_base_in_the_sampler():
     """A logistic prior in the likelihood, and a normal one in the sampler: samples do not follow the density."""
-    flow = rough(MODELS["realnvp"].build((2,), MODELS["realnvp"].config(hidden=16), Generator(0)), scale=0.2)
+    flow = rough_flow("realnvp")[0]
 
     def log_prob(x):
         z, log_det = flow.bijection(Tensor(x))
