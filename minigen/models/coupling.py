@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..autograd import Tensor, ops
 from ..nn import Linear, Sequential, init
 from ..random import Generator

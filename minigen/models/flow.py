@@ -30,7 +30,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class FlowConfig(ModelConfig):
-    batch_size: int = option(256, "samples in one training step", low=1)
+    batch_size: int = option(512, "samples in one training step", low=1)
     lr: float = option(2e-3, "learning rate of Adam", low=0.0)
     steps: int = option(4000, "training steps, where nothing else is said", low=1)
     ema: float = option(0.998, "decay of the averaged parameters that are evaluated; 0 for none", low=0.0, high=0.999999)
@@ -90,11 +90,11 @@ class Chain(Bijection):
         self.bijections = list(bijections)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total: Tensor | float = 0.0
+        log_dets = []
         for bijection in self.bijections:
             x, log_det = bijection(x)
-            total = total + log_det  # (N,), or a scalar until the first map whose volume depends on x
-        return x, total
+            log_dets.append(log_det)  # (N,), or a scalar
+        return x, sum(log_dets)
 
     def inverse(self, z: Tensor) -> Tensor:
         for bijection in reversed(self.bijections):

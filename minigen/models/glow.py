@@ -108,15 +108,15 @@ class MultiScale(Bijection):
         self.maps, self.data_shape = list(maps), data_shape
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        aside, total = [], 0.0
+        aside, log_dets = [], []
         for i, bijection in enumerate(self.maps):
             x, log_det = bijection(ops.space_to_depth(x, 2))  # (N, H/2, W/2, 4 C); squeezing only moves values
-            total = total + log_det
+            log_dets.append(log_det)
             if i < len(self.maps) - 1:
                 half = x.shape[-1] // 2
                 aside.append(x[..., half:].reshape(len(x), -1))
                 x = x[..., :half]
-        return ops.concat([*aside, x.reshape(len(x), -1)], axis=1), total
+        return ops.concat([*aside, x.reshape(len(x), -1)], axis=1), sum(log_dets)
 
     def inverse(self, z: Tensor) -> Tensor:
         shapes = self._shapes()

@@ -13,6 +13,7 @@ The IAF is the same map turned round: fast samples, slow densities. Start at `Au
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Autoregressive(Bijection):
 class MaskedLinear(Linear):
     """y = f(x (M ⊙ W) + b): a connection exists only where the mask is 1   (MADE, eq. 10).     mask: (in, out)"""
 
-    def __init__(self, mask: np.ndarray, **options):
+    def __init__(self, mask: np.ndarray, **options: Any):
         super().__init__(*mask.shape, **options)
         self.mask = Tensor(mask.astype(np.float32))
 
@@ -95,7 +96,7 @@ class MAFConfig(FlowConfig):
 
 @register("maf", Flow, MAFConfig, "masked autoregressive flow, for points: fast densities")
 def maf(data_shape: tuple[int, ...], config: MAFConfig, rng: Generator) -> Flow:
-    """ActNorm, then `layers` autoregressive maps, the order of the values reversed each time   (Papamakarios 2017, sec. 3.1)."""
+    """ActNorm, then `layers` autoregressive maps, the order of the values turned round each time   (their sec. 3.1)."""
     d = points("maf", data_shape)
     return Flow(Chain(ActNorm(d), *_layers(d, config, rng)), data_shape, config)
 
@@ -108,6 +109,4 @@ def iaf(data_shape: tuple[int, ...], config: MAFConfig, rng: Generator) -> Flow:
 
 
 def _layers(d: int, config: MAFConfig, rng: Generator) -> list[Bijection]:
-    return [
-        Autoregressive(MaskedNetwork(d, config.hidden, 2, reverse=i % 2 == 1, rng=rng)) for i in range(config.layers)
-    ]
+    return [Autoregressive(MaskedNetwork(d, config.hidden, 2, reverse=i % 2 == 1, rng=rng)) for i in range(config.layers)]

@@ -48,10 +48,7 @@ def rational_quadratic(x: Tensor, raw: Tensor, bound: float, inverse: bool = Fal
     theta = _solve(x_in - y_k, h, s, d_k, c) if inverse else (x_in - x_k) / w
     both = theta * (1 - theta)
     denominator = s + c * both
-    if inverse:
-        y = x_k + theta * w
-    else:
-        y = y_k + h * (s * ops.square(theta) + d_k * both) / denominator
+    y = x_k + theta * w if inverse else y_k + h * (s * ops.square(theta) + d_k * both) / denominator
     numerator = d_next * ops.square(theta) + 2 * s * both + d_k * ops.square(1 - theta)
     log_slope = 2 * ops.log(s / denominator) + ops.log(numerator)
     return ops.where(inside, y, x), ops.where(inside, -log_slope if inverse else log_slope, 0.0)

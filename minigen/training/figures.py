@@ -6,6 +6,7 @@ its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def draw(run: Any, folder: Path) -> None:
 
 
 def likelihood(run: Any, x: np.ndarray, k: int, said: Callable[[int], None] = lambda done: None) -> NLL:
-    """The model's bound on raw data x with k samples (1: the ELBO), or with k = 0 the exact value, beside its floor or baseline.
+    """The model's bound on raw data x with k samples (1: the ELBO), or with k = 0 the exact value; with floor or baseline.
 
     said: is told after every piece how many samples are done.
     """
@@ -73,9 +74,9 @@ def baseline(run: Any, x: np.ndarray) -> tuple[str, tuple[str, float]]:
     levels = getattr(run.model, "levels", None)  # a model of grey levels says how many; others see black and white
     if levels is None:
         return ", dynamic binarisation", ("independent Bernoullis", independent_bernoulli(run.data.x, x))
-    whole = [np.rint(images * (levels - 1)) for images in (run.data.x, x)]
-    nats = histogram_bits_per_dim(*whole, levels) * np.prod(x.shape[1:]) * np.log(2)
-    return f", {levels} grey levels", ("histogram of each pixel", float(nats))
+    train, test = (np.rint(images * (levels - 1)) for images in (run.data.x, x))
+    nats = histogram_bits_per_dim(train, test, levels) * math.prod(x.shape[1:]) * math.log(2)
+    return f", {levels} grey levels", ("histogram of each pixel", nats)
 
 
 def has_active_units(model: Any) -> bool:

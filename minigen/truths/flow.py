@@ -29,7 +29,7 @@ def bijection_errors(forward: Map, inverse: Map, log_det: LogDensity, x: np.ndar
     A test that compares only the two log-determinants that a model itself gives is blind to a sign or a scale that both have.
     The differences cost two passes for each of the D values of a sample; their error is of order h², and round-off over h.
     """
-    z, own = forward(x), np.broadcast_to(log_det(x), len(x))
+    z, own = forward(x), np.broadcast_to(log_det(x), (len(x),))
     return {
         "log_det": float(np.abs(own - log_det_by_differences(forward, x, h)).max()),
         "inverse_log_det": float(np.abs(own + log_det_by_differences(inverse, z, h)).max()),
@@ -41,9 +41,7 @@ def log_det_by_differences(f: Map, x: np.ndarray, h: float = 1e-5) -> np.ndarray
     """log |det ∂f/∂x| of each sample by central differences.     x: (N, ...) float64, D values each -> (N,)"""
     columns = []
     for i in range(math.prod(x.shape[1:])):
-        step = np.zeros(math.prod(x.shape[1:]))
-        step[i] = h
-        step = step.reshape(x.shape[1:])
+        step = np.where(np.arange(math.prod(x.shape[1:])) == i, h, 0.0).reshape(x.shape[1:])
         columns.append(((f(x + step) - f(x - step)) / (2 * h)).reshape(len(x), -1))  # (N, D)
     return np.linalg.slogdet(np.stack(columns, axis=-1))[1]
 
@@ -80,7 +78,7 @@ def gaussian_mle(x: np.ndarray) -> float:
 
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Truth actnorm: mean and variance of each channel, which the first batch leaves at 0 and 1.     (N, ..., C) -> (C,), (C,)"""
+    """Truth actnorm: mean and variance of each channel, 0 and 1 for the first batch.     (N, ..., C) -> (C,), (C,)"""
     rows = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
     return rows.mean(axis=0), rows.var(axis=0)
 

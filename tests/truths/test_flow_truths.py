@@ -12,7 +12,17 @@ from minigen import Tensor, no_grad, ops
 from minigen.data import TOYS
 from minigen.models import MODELS
 from minigen.models.coupling import AffineCoupling, SplineCoupling, halves, mlp
-from minigen.models.flow import ActNorm, Bijection, Chain, Flow, FlowConfig, Inverse, InvertibleLinear, standard_normal, sum_values
+from minigen.models.flow import (
+    ActNorm,
+    Bijection,
+    Chain,
+    Flow,
+    FlowConfig,
+    Inverse,
+    InvertibleLinear,
+    standard_normal,
+    sum_values,
+)
 from minigen.models.maf import Autoregressive, MaskedNetwork
 from minigen.optim import Adam
 from minigen.random import Generator
@@ -79,7 +89,7 @@ def errors(bijection, x, h=1e-5):
 @pytest.mark.parametrize("d", [2, 5])
 @pytest.mark.parametrize("name", BIJECTIONS)
 def test_a_bijection_is_one_and_its_log_det_is_that_of_its_jacobian(name, d):
-    bijection = rough(BIJECTIONS[name](d, Generator(d)))
+    bijection = rough(BIJECTIONS[name](d, Generator(d)), seed=d)
     x = 1.5 * np.random.default_rng(1).normal(size=(40, d))
     found = errors(bijection, x)
     assert found["log_det"] < 2e-6, found
@@ -136,17 +146,17 @@ def test_a_value_depends_on_those_before_it_alone():
 def test_actnorm_leaves_the_first_batch_with_mean_0_and_variance_1(shape):
     x = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[-1] + 1) + 3
     norm = ActNorm(shape[-1]).astype("float64")
-    mean, variance = moments(norm(x)[0].data)
+    mean, variance = moments(norm(Tensor(x))[0].data)
     np.testing.assert_allclose(mean, 0, atol=1e-12)
     np.testing.assert_allclose(variance, 1, atol=1e-5)
-    np.testing.assert_allclose(moments(norm(2 * x)[0].data)[1], 4, atol=1e-4)  # and later ones as they are
+    np.testing.assert_allclose(moments(norm(Tensor(2 * x))[0].data)[1], 4, atol=1e-4)  # and later ones as they are
 
 
 def test_actnorm_starts_once_in_training_only_and_stays_started():
-    x = np.random.default_rng(0).normal(size=(100, 2)) + 5
+    x = Tensor(np.random.default_rng(0).normal(size=(100, 2)) + 5)
     norm = ActNorm(2)
     norm.eval()
-    np.testing.assert_array_equal(norm(x)[0].data, x)
+    np.testing.assert_array_equal(norm(x)[0].data, x.data)
     norm.train()
     norm(x)
     other = ActNorm(2)
@@ -168,19 +178,19 @@ def test_a_linear_flow_reaches_the_gaussian_maximum_likelihood_fit():
     assert best - 1e-5 < loss.item() < best + 1e-3
 
 
-@pytest.mark.parametrize("name", ["realnvp", "spline"])
-def test_a_short_training_comes_near_the_floor_and_never_below(name):
+@pytest.mark.parametrize(("name", "near"), [("realnvp", 0.4), ("spline", 0.1)])
+def test_a_short_training_comes_near_the_floor_and_never_below(name, near):
     toy, rng = TOYS["moons"], Generator(0)
-    flow = MODELS[name].build((2,), MODELS[name].config(), rng)
+    flow = MODELS[name].build((2,), MODELS[name].config(hidden=32), rng)
     optimizers = flow.optimizers()
     start = None
-    for _ in range(200):
+    for _ in range(150):
         terms = flow.train_step(toy.sample(256, rng), rng, optimizers)
         start = start or terms["loss"]
     flow.eval()
     with no_grad():
         gap = cross_entropy(toy, lambda x: flow.log_prob(x.astype(np.float32)).data, 0.05) - toy.entropy
-    assert 0 < gap < 0.25 < start - toy.entropy - 0.1
+    assert 0 < gap < near < start - toy.entropy - 0.1
 
 
 # ---- mutants: mistakes that have been made, and what sees them
