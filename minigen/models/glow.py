@@ -27,7 +27,7 @@ from .model import Loss, Model, option, register
 @dataclass(frozen=True)
 class GlowConfig(FlowConfig):
     batch_size: int = option(64, "images in one training step", low=1)
-    lr: float = option(1e-3, "learning rate of Adam", low=0.0)
+    lr: float = option(2e-3, "learning rate of Adam", low=0.0)
     steps: int = option(5000, "training steps, where nothing else is said", low=1)
     levels: int = option(256, "grey levels of the images: 256 for MNIST and CIFAR, 17 for digits", low=2, high=65536)
     flow_steps: int = option(6, "steps of flow at each scale", low=1)
