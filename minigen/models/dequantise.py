@@ -59,7 +59,7 @@ def grey_levels(x: np.ndarray, levels: int) -> np.ndarray:
     """Images in [0, 1] -> their levels 0 ... L-1, float32. Raises ValueError for images that do not have L levels."""
     k = np.rint(x * (levels - 1))
     if x.size and not (np.abs(k - x * (levels - 1)) < 1e-2).all():
-        raise ValueError(f"these images do not have {levels} grey levels: give the right number with --levels (digits: 17)")
+        raise ValueError(f"images of other than {levels} grey levels: make the model with the right number (digits have 17)")
     if x.size and not (k.min() >= 0 and k.max() < levels):
         raise ValueError(f"images must lie in [0, 1], not in [{x.min()}, {x.max()}]")
     return k.astype(np.float32)

@@ -29,7 +29,7 @@ class GlowConfig(FlowConfig):
     batch_size: int = option(64, "images in one training step", low=1)
     lr: float = option(2e-3, "learning rate of Adam", low=0.0)
     steps: int = option(5000, "training steps, where nothing else is said", low=1)
-    levels: int = option(256, "grey levels of the images: 256 for MNIST and CIFAR, 17 for digits", low=2, high=65536)
+    levels: int = option(0, "grey levels of the images; 0: those of the data set", low=0, high=65536)
     flow_steps: int = option(6, "steps of flow at each scale", low=1)
     scales: int = option(2, "how often the image is squeezed to half its sides", low=1)
     hidden: int = option(32, "channels inside a coupling's network", low=1)
@@ -141,10 +141,15 @@ class MultiScale(Bijection):
 
 @register("glow", ImageFlow, GlowConfig, "normalizing flow for images: 1x1 convolutions, couplings, several scales")
 def glow(data_shape: tuple[int, ...], config: GlowConfig, rng: Generator) -> ImageFlow:
-    """Logit, then `scales` scales of `flow_steps` steps. The sides must be multiples of 2^scales."""
+    """Logit, then `scales` scales of `flow_steps` steps. The sides must be multiples of 2^scales.
+
+    Raises ValueError if they are not, or if the number of grey levels is not given.
+    """
     side = 2**config.scales
     if len(data_shape) != 3 or data_shape[0] % side or data_shape[1] % side:
         raise ValueError(f"glow with {config.scales} scales needs images whose sides are multiples of {side}, not {data_shape}")
+    if config.levels < 2:
+        raise ValueError("glow must know how many grey levels the images have: GlowConfig(levels=256)")
     channels, maps = data_shape[2], []
     for _ in range(config.scales):
         maps.append(Chain(*(step for _ in range(config.flow_steps) for step in _step(4 * channels, config.hidden, rng))))

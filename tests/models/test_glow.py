@@ -170,7 +170,7 @@ def test_levels_are_read_and_refused():
     k = grey_levels(digits, 17)
     np.testing.assert_array_equal(k, np.rint(digits * 16))
     np.testing.assert_array_equal(to_images((k + 0.5) / 17, 17), digits)
-    with pytest.raises(ValueError, match="--levels"):
+    with pytest.raises(ValueError, match="right number"):
         grey_levels(digits, 256)
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
         grey_levels(digits * 16, 17)
@@ -181,7 +181,11 @@ def test_levels_are_read_and_refused():
 
 def test_refuses_images_that_cannot_be_halved():
     with pytest.raises(ValueError, match="multiples of 8"):
-        glow((28, 28, 1), GlowConfig(scales=3), Generator(0))
+        glow((28, 28, 1), GlowConfig(levels=256, scales=3), Generator(0))
+    with pytest.raises(ValueError, match="multiples of 4"):
+        glow((2,), GlowConfig(), Generator(0))
+    with pytest.raises(ValueError, match="grey levels"):
+        glow((8, 8, 1), GlowConfig(), Generator(0))
 
 
 @pytest.mark.parametrize("dequantisation", ["uniform", "variational"])
