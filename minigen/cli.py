@@ -181,7 +181,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
     from tqdm import tqdm
 
-    from .training.figures import count_active_units, likelihood, some
+    from .training.figures import count_active_units, has_active_units, likelihood, some
     from .training.progress import Progress, say_when_compiling
 
     run = load_run(args.run)
@@ -195,7 +195,9 @@ def evaluate_command(args: argparse.Namespace) -> None:
                 with tqdm(total=len(x), desc=f"k = {k}", unit=" samples", leave=False, disable=None) as bar:
                     nll = likelihood(run, x, k, said=bar.update)
                 print(nll, flush=True)
-        if "encode" in run.model.capabilities():
+        elif "log_prob" in run.model.capabilities():
+            print(likelihood(run, x, 0), flush=True)
+        if has_active_units(run.model):
             print("active units: {} of {}".format(*count_active_units(run)))
 
 

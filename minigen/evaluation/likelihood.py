@@ -1,8 +1,8 @@
 """Likelihoods that can be believed: each number with its estimator, its spread, and what it must be compared with.
 
 Start at `NLL`: it cannot be made, hence not printed, without a floor (the entropy of the data, where it is known) or a
-baseline (a trivial model of the same data). `bound` evaluates a model with latent codes, `dequantised_nll` a density of grey
-levels; baselines are in baselines.py.
+baseline (a trivial model of the same data). `bound` evaluates a model with latent codes, `exact` one with a density,
+`dequantised_nll` a density of grey levels; baselines are in baselines.py.
 """
 
 from __future__ import annotations
@@ -53,11 +53,16 @@ class NLL:
 
     def __str__(self) -> str:
         sign = "" if self.estimator == "exact" else "≤ "
-        text = f"NLL {sign}{self.value:.2f} ± {self.stderr:.2f} nats ({self.estimator}, n = {self.n}, {self.data})"
+        digits = 2 if self.dims > 10 else 4  # points are told apart by thousandths of a nat
+        text = f"NLL {sign}{self.value:.{digits}f} ± {self.stderr:.{digits}f} nats"
+        if self.dims > 10:
+            text += f" = {self.bits_per_dim:.3f} bits/dim"
+        text += f" ({self.estimator}, n = {self.n}, {self.data})"
         if self.floor is not None:
-            text += f"; floor {self.floor:.2f}"
+            text += f"; floor {self.floor:.{digits}f}"
         if self.baseline is not None:
-            text += f"; {self.baseline[0]} {self.baseline[1]:.2f}"
+            name, nats = self.baseline
+            text += f"; {name} {nats:.2f}" + (f" = {nats / self.dims / math.log(2):.3f} bits/dim" if self.dims > 10 else "")
         return text
 
 
@@ -89,6 +94,13 @@ def dequantised_nll(log_prob: Callable[[np.ndarray], Any], k: np.ndarray, levels
         log_p = log_prob(dequantize(k, levels, rng))
     log_p = np.asarray(log_p.data if isinstance(log_p, Tensor) else log_p, np.float64)
     return math.prod(k.shape[1:]) * math.log(levels) - log_p
+
+
+def exact(model: Any, x: np.ndarray, rng: Generator, batch_size: int = 2000) -> np.ndarray:
+    """The model's exact log p of raw data x, preprocessed by the model itself.     -> (N,) nats"""
+    with no_grad():
+        pieces = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+        return np.concatenate([model.log_prob(model.preprocess(piece, rng)).data for piece in pieces])
 
 
 def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:

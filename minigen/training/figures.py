@@ -6,6 +6,7 @@ its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 
 from .. import plots
 from ..autograd import no_grad
-from ..data import Dataset
-from ..evaluation import NLL, active_units, bound, independent_bernoulli, mean_and_stderr
+from ..data import Dataset, quantize
+from ..evaluation import NLL, active_units, bound, exact, histogram_bits_per_dim, independent_bernoulli, mean_and_stderr
 from ..random import Generator
 from . import files
 
@@ -31,7 +32,9 @@ def scores(run: Any) -> dict[str, float]:
     with looking_at(run) as model:
         if hasattr(model, "elbo"):
             found["test_elbo"] = mean_and_stderr(_bounds(run, some(run.test, HELD_OUT)[0], 1))[0]
-    if "encode" in run.model.capabilities():
+        elif "log_prob" in model.capabilities():
+            found["test_log_prob"] = mean_and_stderr(exact(model, some(run.test, HELD_OUT)[0], run.evaluation_rng()))[0]
+    if has_active_units(run.model):
         found["active_units"] = float(count_active_units(run)[0])
     return found
 
@@ -46,23 +49,39 @@ def draw(run: Any, folder: Path) -> None:
 
 
 def likelihood(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lambda n: None) -> NLL:
-    """The model's bound on raw data x with k samples (1: the ELBO), beside its floor or baseline.
+    """The model's bound on raw data x with k samples (1: the ELBO), or with k = 0 the exact value; with floor or baseline.
 
     said: is told after every piece how many samples it had.
     """
-    with looking_at(run):
-        value, stderr = mean_and_stderr(-_bounds(run, x, k, said))
-    points = x.ndim == 2
+    with looking_at(run) as model:
+        values = _bounds(run, x, k, said) if k else exact(model, x, run.evaluation_rng())
+    value, stderr = mean_and_stderr(-values)
+    what, compared = ("", None) if x.ndim == 2 else baseline(run, x)
     return NLL(
         value,
         stderr,
         len(x),
-        "ELBO" if k == 1 else f"IWAE-{k}",
-        f"{run.test.name} test" + ("" if points else ", dynamic binarisation"),
+        {0: "exact", 1: "ELBO"}.get(k, f"IWAE-{k}"),
+        f"{run.test.name} test{what}",
         int(np.prod(x.shape[1:])),
         floor=run.test.entropy,
-        baseline=None if points else ("independent Bernoullis", independent_bernoulli(run.data.x, x)),
+        baseline=compared,
     )
+
+
+def baseline(run: Any, x: np.ndarray) -> tuple[str, tuple[str, float]]:
+    """How the model sees images x, in words, and a trivial model of the same thing: its name, and nats per image."""
+    levels = getattr(run.model, "levels", None)  # a model of grey levels says how many; others see black and white
+    if levels is None:
+        return ", dynamic binarisation", ("independent Bernoullis", independent_bernoulli(run.data.x, x))
+    train, test = (quantize(images, levels) for images in (run.data.x, x))
+    nats = histogram_bits_per_dim(train, test, levels) * math.prod(x.shape[1:]) * math.log(2)
+    return f", {levels} grey levels", ("histogram of each pixel", nats)
+
+
+def has_active_units(model: Any) -> bool:
+    """Whether its code is smaller than the data and random, so that a part of it may go unused."""
+    return hasattr(model, "encode") and hasattr(model, "decode")
 
 
 def count_active_units(run: Any) -> tuple[int, int]:
@@ -155,7 +174,13 @@ def _curves(run: Any, folder: Path) -> bytes | None:
     """The bound over the steps, in training and on held-out data, with the floor or the baseline drawn in."""
     path = folder / "metrics.jsonl"
     lines = files.read_lines(path) if path.exists() else []
-    names = {"elbo": "training ELBO", "bound": "training bound", "test_elbo": "held-out ELBO"}
+    names = {
+        "elbo": "training ELBO",
+        "bound": "training bound",
+        "log_prob": "training log-likelihood",
+        "test_elbo": "held-out ELBO",
+        "test_log_prob": "held-out log-likelihood",
+    }
     series: dict[str, Any] = {}
     for key, name in names.items():
         points = [(line["step"], line[key]) for line in lines if key in line]
@@ -165,7 +190,8 @@ def _curves(run: Any, folder: Path) -> bytes | None:
     if run.test.entropy is not None:
         marks["best possible: minus the entropy of the data"] = -run.test.entropy
     if run.test.x.ndim == 4:
-        marks["independent Bernoullis, to be beaten"] = -independent_bernoulli(run.data.x, some(run.test, HELD_OUT)[0])
+        name, nats = baseline(run, some(run.test, HELD_OUT)[0])[1]
+        marks[f"{name}, to be beaten"] = -nats
     title = f"{run.config.model} on {run.config.data}"
     return plots.curves(series, title, ylabel="nats per sample", lines=marks) if series else None
 

@@ -16,6 +16,7 @@ newest checkpoint is one whose metrics are complete, and the resumed run writes 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -30,7 +31,7 @@ from typing import Any
 from ..autograd import backend
 from ..data import DATASETS, BatchOrder, Dataset
 from ..data import load as load_data
-from ..models import MODELS, Model
+from ..models import MODELS, Model, ModelConfig
 from ..optim import EMA
 from ..random import Generator
 from . import files
@@ -98,7 +99,7 @@ class Run:
         shape = DATASETS[config.data].shape
         weights, self._order_rng, self.rng = Generator(config.seed).split(3)
         try:
-            self.model: Model = MODELS[config.model].build(shape, config.options, weights)
+            self.model: Model = MODELS[config.model].build(shape, _with_levels(config), weights)
         except ValueError as error:
             raise ConfigError(f"{config.model} on {config.data}: {error}") from error
         self.optimizers = self.model.optimizers()
@@ -215,6 +216,18 @@ def _fitting(latest: Latest) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"it does not fit this run: {type(error).__name__}: {error}"
         raise CheckpointError(latest.path, reason, "delete it if it came from elsewhere, or start a new run") from error
+
+
+def _with_levels(config: RunConfig) -> ModelConfig:
+    """The options of the model; one of grey levels that leaves open how many (0) is told the data's. Raises ConfigError."""
+    options: Any = config.options
+    given = DATASETS[config.data].levels or 0  # 0: points
+    if not hasattr(options, "levels"):
+        return options
+    if options.levels not in (0, given):
+        have = f"images of {given} grey levels" if given else "points"
+        raise ConfigError(f"--levels {options.levels}: {config.data} are {have}; leave the option out")
+    return dataclasses.replace(options, levels=given)
 
 
 # ---- the beginning of a run: everything is refused here that can be, before anything is written

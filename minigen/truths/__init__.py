@@ -5,10 +5,21 @@
             for finding in truth.check(MyVAE):
                 print(name, finding)
 
-Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on.
+Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on. flow.py has what an
+exact density must meet, as functions of it: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor.
 """
 
 from . import vae
+from .flow import (
+    bijection_errors,
+    bits_per_dim,
+    cross_entropy,
+    gaussian_mle,
+    log_det_by_differences,
+    moments,
+    on_grid,
+    total_probability,
+)
 from .gradients import reparameterised, score_function
 from .linear import Ppca, autoencoder_error
 from .truth import Finding, SigmaPoints, Truth
@@ -47,6 +58,14 @@ __all__ = [
     "SigmaPoints",
     "Truth",
     "autoencoder_error",
+    "bijection_errors",
+    "bits_per_dim",
+    "cross_entropy",
+    "gaussian_mle",
+    "log_det_by_differences",
+    "moments",
+    "on_grid",
     "reparameterised",
     "score_function",
+    "total_probability",
 ]
