@@ -59,22 +59,26 @@ class Model(Module):
 
     config: ModelConfig
     data_shape: tuple[int, ...]
+    levels: int | None = None  # grey levels of the data, None for points; a run sets it
+    classes: int = 0  # classes that the model is conditioned on; where there are any, train_step and loss get labels
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
         """Raw data (N, *data_shape) -> what the model sees. Training and evaluation both go through here."""
         return x
 
-    def loss(self, x: np.ndarray, rng: Generator) -> Loss:
+    def loss(self, x: np.ndarray, rng: Generator, **labels: np.ndarray) -> Loss:
         raise TypeError(f"{type(self).__name__} has no single loss: it writes its own train_step")
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The optimisers that train_step uses, by name. The default: Adam on all parameters."""
         return {"adam": Adam(self.parameters(), self.config.lr)}
 
-    def train_step(self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer]) -> dict[str, float]:
-        """One update on a batch of raw data. Returns the terms to report."""
+    def train_step(
+        self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer], **labels: np.ndarray
+    ) -> dict[str, float]:
+        """One update on a batch of raw data. Returns the terms to report.     labels: y=(N,) int, if the model has classes"""
         (optimizer,) = optimizers.values()
-        loss = self.loss(self.preprocess(x, rng), rng)
+        loss = self.loss(self.preprocess(x, rng), rng, **labels)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()

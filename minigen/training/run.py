@@ -93,6 +93,7 @@ class Run:
             self.model: Model = MODELS[config.model].build(shape, config.options, weights)
         except ValueError as error:
             raise ConfigError(f"{config.model} on {config.data}: {error}") from error
+        self.model.levels = DATASETS[config.data].levels
         self.optimizers = self.model.optimizers()
         first = next(iter(self.optimizers.values()))
         self.ema = EMA(first.flat, config.options.ema) if config.options.ema else None
@@ -123,8 +124,9 @@ class Run:
     def advance(self) -> dict[str, float]:
         """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
         start = time.process_time()
-        batch = self.data.x[next(self.order)]
-        terms = self.model.train_step(batch, self.rng, self.optimizers)
+        chosen = next(self.order)
+        labels = {"y": self.data.y[chosen]} if self.model.classes else {}
+        terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
@@ -253,6 +255,9 @@ def _ready(config: RunConfig) -> Run:
     backend.set_backend(config.backend)
     run = Run(config)
     _ = run.order, run.test  # loads the data
+    known = 0 if run.data.y is None else int(run.data.y.max()) + 1
+    if run.model.classes and run.model.classes != known:
+        raise ConfigError(f"--classes {run.model.classes}: {config.data} has {known or 'no'} classes; give as many, or leave it out")
     return run
 
 
