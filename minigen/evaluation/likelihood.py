@@ -21,7 +21,7 @@ from ..random import Generator
 class NLL:
     """A negative log-likelihood, or an upper bound on it, in nats per sample.
 
-    value, stderr: mean over n samples, and its standard error.     estimator: "exact", "ELBO", "IWAE-50", "AIS", ...
+    value, stderr: mean over n samples, and its standard error.     estimator: "exact ...", "ELBO", "IWAE-50", "AIS", ...
     data: which samples, and how they were binarised or quantised.
     floor: entropy of the data in nats, if known.     baseline: (name, nats) of a trivial model.     dims: values per sample.
     Raises ValueError without floor and baseline, and for a value more than 4 standard errors below the floor: such a number
@@ -50,7 +50,7 @@ class NLL:
         return self.value / self.dims / math.log(2)
 
     def __str__(self) -> str:
-        sign = "" if self.estimator == "exact" else "≤ "
+        sign = "" if self.estimator.startswith("exact") else "≤ "
         text = f"NLL {sign}{self.value:.2f} ± {self.stderr:.2f} nats ({self.estimator}, n = {self.n}, {self.data})"
         if self.floor is not None:
             text += f"; floor {self.floor:.2f}"

@@ -63,7 +63,7 @@ class DDPM(Model):
         self.path = self.schedule.subset(config.sampling_steps or config.timesteps)  # the steps that the sampler takes
         self.sigma2 = self.schedule.variance(config.variance)  # (T+1,)
         self.classes = config.classes
-        self.images = len(data_shape) == 3
+        self.images = self.grey = len(data_shape) == 3
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
         return 2 * x - 1 if self.images else x
@@ -187,6 +187,12 @@ class DDPM(Model):
         if self.images and self.levels:
             return _sum(log_discretised_normal(x, mean, sigma, self.levels))
         return _sum(-0.5 * (np.square((x - mean) / sigma, dtype=np.float64) + LOG_2PI) - math.log(sigma))
+
+    def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
+        """The bound from k of its terms for images, from all for points; and for points the ODE's exact density."""
+        terms = k if self.images else self.schedule.T + 1
+        found = {f"variational bound, {min(terms, self.schedule.T + 1)} terms": lambda x, rng: self.log_prob_bound(x, terms, rng)}
+        return found if self.images else {"exact, probability-flow ODE": self.log_prob, **found}
 
     # ---- the likelihood of the deterministic sampler
 

@@ -60,6 +60,7 @@ class Model(Module):
     config: ModelConfig
     data_shape: tuple[int, ...]
     levels: int | None = None  # grey levels of the data, None for points; a run sets it
+    grey: bool = False  # whether it models the grey levels of images, not their binarisation
     classes: int = 0  # classes that the model is conditioned on; where there are any, train_step and loss get labels
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
@@ -83,6 +84,13 @@ class Model(Module):
         loss.total.backward()
         optimizer.step()
         return {"loss": loss.total.item(), **loss.terms}
+
+    def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
+        """How log p can be estimated, the best way first: by name, functions of preprocessed data -> (N,) nats per sample.
+
+        k: how much work to put into an estimate that has a choice. A name that begins with "exact" is no bound.
+        """
+        return {}
 
     @classmethod
     def capabilities(cls) -> list[str]:
