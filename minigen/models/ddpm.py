@@ -50,8 +50,8 @@ class DDPMConfig(ModelConfig):
 class DDPM(Model):
     """A diffusion model of points, or of images, which it sees in [-1, 1].
 
-    network(x_t, u, y): (N, *data_shape), u = t/T (N,) in [0, 1], labels (N,) int or None -> Tensor like x_t. The label `classes`
-    stands for "no label".
+    network(x_t, u, y): (N, *data_shape), u = t/T (N,) in [0, 1], labels (N,) int or None -> Tensor like x_t. Label number
+    `classes` stands for "no label".
     Raises ValueError for more sampling steps than steps.
     """
 
@@ -84,7 +84,7 @@ class DDPM(Model):
         output = self.network(self.schedule.q_sample(x, t, eps), self.time(t, x), y)
         return Loss(ops.mse_loss(output, target(config.prediction, x, eps, a, b)), {})  # truth ddpm-gaussian
 
-    def time(self, t: int | np.ndarray, x: np.ndarray) -> np.ndarray:
+    def time(self, t: float | np.ndarray, x: np.ndarray | Tensor) -> np.ndarray:
         """u = t/T for each sample, as the network wants it.     -> (N,)"""
         return np.broadcast_to(np.asarray(t / self.schedule.T, x.dtype), (len(x),))
 
@@ -120,7 +120,7 @@ class DDPM(Model):
         return x0, eps
 
     def score(self, x: np.ndarray, t: int = 1) -> np.ndarray:
-        """∇ log p_t(x) = -ε(x, t)/√(1 - ᾱ_t), of the data with the noise of step t.     -> like x   (Song 2021, SDE, sec. 3.3)"""
+        """∇ log p_t(x) = -ε(x, t)/√(1 - ᾱ_t), of the data with the noise of step t.   -> like x   (Song 2021, SDE, sec. 3.3)"""
         a, b = self.schedule.signal_and_noise(t, x)
         return -x0_and_eps(self.config.prediction, self.output(x, t), x, a, b)[1] / b
 
@@ -153,7 +153,7 @@ class DDPM(Model):
         """The variational bound on log p(x), an unbiased estimate from k of its T terms.     x: preprocessed -> (N,) nats
 
             log p(x_0)  ≥  -L_T - Σ_{t=2}^T L_{t-1} - L_0                                                              (eq. 5)
-            L_T = KL(q(x_T | x_0) ‖ N(0, I)),     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) ‖ p(x_{t-1} | x_t)),     L_0 = -log p(x_0 | x_1)
+            L_T = KL(q(x_T | x_0) ‖ N(0, I)),   L_{t-1} = KL(q(x_{t-1} | x_t, x_0) ‖ p(x_{t-1} | x_t)),  L_0 = -log p(x_0 | x_1)
 
         L_T and L_0 are always among the k; the others are spread evenly over t, and k ≥ T + 1 takes them all.
         For images it is the probability of the grey levels, for points the density.   Proved by: truth ddpm-vlb.
@@ -171,7 +171,7 @@ class DDPM(Model):
         return bound
 
     def _kl(self, x: np.ndarray, t: np.ndarray, rng: Generator) -> np.ndarray:
-        """L_{t-1} = Σ ½ (log σ_t²/β̃_t - 1 + β̃_t/σ_t² + (μ̃ - μ)²/σ_t²) between two Gaussians, at one x_t.     -> (N,)   (eq. 8)"""
+        """L_{t-1} = Σ ½ (log σ_t²/β̃_t - 1 + β̃_t/σ_t² + (μ̃ - μ)²/σ_t²) of two Gaussians, at one x_t.  -> (N,)  (eq. 8)"""
         schedule = self.schedule
         x_t = schedule.q_sample(x, t, rng.normal(x.shape, dtype=x.dtype))
         x0, _ = self.denoise(x_t, t)
@@ -180,7 +180,7 @@ class DDPM(Model):
         return 0.5 * (math.prod(self.data_shape) * (np.log(own / right) - 1 + right / own) + miss / own)
 
     def _log_decoder(self, x: np.ndarray, rng: Generator) -> np.ndarray:
-        """-L_0 = log p(x_0 | x_1): a Gaussian density, or for grey levels its mass in each level's interval.     -> (N,)   (eq. 13)"""
+        """-L_0 = log p(x_0 | x_1): a Gaussian density, or for grey levels its mass in a level's interval.  -> (N,)  (eq. 13)"""
         x_1 = self.schedule.q_sample(x, 1, rng.normal(x.shape, dtype=x.dtype))
         mean = self.denoise(x_1, 1)[0]  # x_0 itself: the posterior mean of step 1
         sigma = math.sqrt(self.sigma2[1])
@@ -191,8 +191,9 @@ class DDPM(Model):
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
         """The bound from k of its terms for images, from all for points; and for points the ODE's exact density."""
         terms = k if self.images else self.schedule.T + 1
-        found = {f"variational bound, {min(terms, self.schedule.T + 1)} terms": lambda x, rng: self.log_prob_bound(x, terms, rng)}
-        return found if self.images else {"exact, probability-flow ODE": self.log_prob, **found}
+        name = f"variational bound, {min(terms, self.schedule.T + 1)} terms"
+        bound = {name: lambda x, rng: self.log_prob_bound(x, terms, rng)}
+        return bound if self.images else {"exact, probability-flow ODE": self.log_prob, **bound}
 
     # ---- the likelihood of the deterministic sampler
 
@@ -200,7 +201,7 @@ class DDPM(Model):
         """log p(x) of the probability-flow ODE from step 1 to T, in `steps` midpoint steps.     x: preprocessed -> (N,) nats
 
         Points: the density, with the exact trace. Images: noise of the width of a grey level is added, and the trace estimated:
-        an unbiased estimate of a lower bound on the log-probability of the grey levels   (Song 2021, SDE, sec. 4.3).
+        an unbiased estimate of a lower bound on the log-probability of the levels   (Song 2021, SDE, sec. 4.3).
         """
         volume = 0.0
         if self.images and self.levels:
@@ -216,7 +217,7 @@ class DDPM(Model):
 
 
 def log_discretised_normal(x: np.ndarray, mean: np.ndarray, sigma: float, levels: int) -> np.ndarray:
-    """log ∫ N(mean, sigma²) over the interval of each grey level; the first and the last reach to infinity.     -> like x  (eq. 13)
+    """log ∫ N(mean, sigma²) over the interval of each grey level; the first and the last reach to infinity.  -> like x (eq. 13)
 
     x: levels in [-1, 1], 2/(levels - 1) apart.     Sums to 1 over the levels, also where one is far off.
     """
@@ -283,7 +284,7 @@ def mlp_ddpm(data_shape: tuple[int, ...], config: DDPM2dConfig, rng: Generator) 
 
 @register("ddpm", DDPM, DDPMConfig, "diffusion of images, with a U-Net")
 def unet_ddpm(data_shape: tuple[int, ...], config: DDPMConfig, rng: Generator) -> DDPM:
-    """Images whose sides are multiples of 4."""
+    """For images whose sides are multiples of 4."""
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
-        raise ValueError(f"ddpm needs images whose sides are multiples of 4, not data of shape {data_shape}; ddpm2d takes points")
+        raise ValueError(f"ddpm needs images with sides that 4 divides, not data of shape {data_shape}; ddpm2d takes points")
     return DDPM(UNet(data_shape[2], config.base, config.classes, rng), data_shape, config)

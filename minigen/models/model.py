@@ -67,7 +67,7 @@ class Model(Module):
         """Raw data (N, *data_shape) -> what the model sees. Training and evaluation both go through here."""
         return x
 
-    def loss(self, x: np.ndarray, rng: Generator, **labels: np.ndarray) -> Loss:
+    def loss(self, x: np.ndarray, rng: Generator, *args: Any, **labels: Any) -> Loss:
         raise TypeError(f"{type(self).__name__} has no single loss: it writes its own train_step")
 
     def optimizers(self) -> dict[str, Optimizer]:

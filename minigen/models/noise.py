@@ -35,7 +35,7 @@ class Schedule:
     @classmethod
     def named(cls, name: str, steps: int) -> Schedule:
         """The schedule called "linear" or "cosine", of T = steps."""
-        return {"linear": cls.linear, "cosine": cls.cosine}[name](steps)
+        return cls.linear(steps) if name == "linear" else cls.cosine(steps)
 
     @classmethod
     def linear(cls, steps: int, low: float = 1e-4, high: float = 0.02) -> Schedule:
@@ -142,7 +142,7 @@ class Schedule:
         return curve, curve.derivative()
 
     def between(self, t: float) -> tuple[float, float]:
-        """ᾱ and the rate β(t) = -d log ᾱ/dt at any time t in [0, T]: the process dx = -½ β x dt + √β dw  (Song 2021, SDE, eq. 11)"""
+        """ᾱ and the rate β(t) = -d log ᾱ/dt at any time t in [0, T]: dx = -½ β x dt + √β dw     (Song 2021, SDE, eq. 11)"""
         curve, slope = self._log_alpha_bar
         return float(np.exp(curve(t))), float(-slope(t))
 
@@ -156,7 +156,7 @@ def target(kind: str, x0: Any, eps: Any, a: Any, b: Any) -> Any:
 
 
 def x0_and_eps(kind: str, output: Any, x: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    """What a network means that sees x = a x_0 + b ε and says `output`: the inverse of `target`.   truth: param-round-trip"""
+    """What a network means that sees x = a x_0 + b ε and says `output`; undoes `target`.   truth: param-round-trip"""
     if kind == "eps":
         return (x - b * output) / a, output
     if kind == "x0":

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..autograd import Tensor, grad
+from ..autograd import Tensor, enable_grad, grad
 from ..random import Generator
 from .noise import Schedule
 
@@ -62,7 +62,8 @@ def _with_divergence(function: Callable, x: np.ndarray, probe: np.ndarray | None
     (N, ...) -> (N, ...), (N,)
     """
     at = Tensor(x, requires_grad=True)
-    value = function(at)
+    with enable_grad():
+        value = function(at)
     if probe is not None:
         return value.data, (grad(value, at, probe).data * probe).reshape(len(x), -1).sum(axis=1, dtype=np.float64)
     divergence = np.zeros(len(x))

@@ -26,7 +26,7 @@ class UNet(Module):
 
     def __init__(self, channels: int, base: int, classes: int, rng: Generator):
         if base % GROUPS:
-            raise ValueError(f"the U-Net's channels are normalised in {GROUPS} groups: choose a multiple of {GROUPS}, not {base}")
+            raise ValueError(f"the U-Net normalises {GROUPS} groups of channels: base={base} must be a multiple")
         c, d, e = base, 2 * base, 4 * base  # at half resolution, at a quarter, of the embedded time
         self.time = Sequential(Linear(c, e, rng=rng, activation="silu"), Linear(e, e, rng=rng))
         self.label = Embedding(classes + 1, e, rng=rng) if classes else None
@@ -93,7 +93,7 @@ class AttentionBlock(Module):
 
 
 def time_embedding(u: np.ndarray, size: int) -> np.ndarray:
-    """sin and cos of 1000 u at frequencies from 1 down to 1/10,000.     (N,) -> (N, size), size even   (Vaswani 2017, sec. 3.5)"""
+    """sin and cos of 1000 u at frequencies from 1 down to 1/10,000.   (N,) -> (N, size), size even  (Vaswani 2017, sec. 3.5)"""
     half = size // 2
     frequencies = np.exp(-math.log(10_000) * np.arange(half) / half)
     angle = 1000 * np.asarray(u, np.float64)[:, None] * frequencies  # (N, size/2)

@@ -34,7 +34,8 @@ def scores(run: Any) -> dict[str, float]:
             found["test_elbo"] = mean_and_stderr(_bounds(run, some(run.test, HELD_OUT)[0], 1))[0]
         for name, log_prob in model.estimators(QUICK).items():
             if "bound" in name:
-                found["test_bound"] = mean_and_stderr(log_prob(_seen(run, some(run.test, HELD_OUT)[0]), run.evaluation_rng()))[0]
+                seen = _seen(run, some(run.test, HELD_OUT)[0])
+                found["test_bound"] = mean_and_stderr(log_prob(seen, run.evaluation_rng()))[0]
     if "encode" in run.model.capabilities():
         found["active_units"] = float(count_active_units(run)[0])
     return found
@@ -72,7 +73,7 @@ def likelihood(run: Any, x: np.ndarray, k: int, said: Callable[[int], None] = la
 def estimate(
     run: Any, x: np.ndarray, name: str, log_prob: Callable, said: Callable[[int], None] = lambda done: None
 ) -> NLL:
-    """The likelihood of raw data x by one of the model's own estimators (see Model.estimators), beside its floor or baseline."""
+    """The likelihood of raw data x by one of the model's own estimators, beside its floor or baseline."""
     rng, pieces = run.evaluation_rng(), []
     with looking_at(run) as model:
         for i in range(0, len(x), HELD_OUT):

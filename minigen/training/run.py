@@ -125,7 +125,7 @@ class Run:
         """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
         start = time.process_time()
         chosen = next(self.order)
-        labels = {"y": self.data.y[chosen]} if self.model.classes else {}
+        labels = {"y": self.data.y[chosen]} if self.model.classes and self.data.y is not None else {}
         terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
         if self.ema is not None:
             self.ema.update()
@@ -257,7 +257,7 @@ def _ready(config: RunConfig) -> Run:
     _ = run.order, run.test  # loads the data
     known = 0 if run.data.y is None else int(run.data.y.max()) + 1
     if run.model.classes and run.model.classes != known:
-        raise ConfigError(f"--classes {run.model.classes}: {config.data} has {known or 'no'} classes; give as many, or leave it out")
+        raise ConfigError(f"--classes {run.model.classes}: {config.data} has {known or 'no'} classes; give as many, or none")
     return run
 
 

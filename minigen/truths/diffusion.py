@@ -35,7 +35,7 @@ class GaussianData:
     # ---- truth ddpm-vlb
 
     def best_variance(self) -> np.ndarray:
-        """Var[x_{t-1} | x_t], the best σ_t² of a reverse step:  σ_t² = β_t v_{t-1}/v_t, where v_t = Var[x_t].     (T+1,), 0 at 0"""
+        """Var[x_{t-1} | x_t], the best σ_t² of a reverse step:  σ_t² = β_t v_{t-1}/v_t,  v_t = Var[x_t].  (T+1,), 0 at 0"""
         v = self._marginal()
         return np.concatenate([[0.0], (1 - self.alpha_bar[1:] / self.alpha_bar[:-1]) * v[:-1] / v[1:]])
 
@@ -45,7 +45,7 @@ class GaussianData:
         return 0.5 * (math.log(2 * math.pi * math.e * self.variance) + v - 1 - math.log(v))
 
     def gaps(self, sigma2: np.ndarray) -> np.ndarray:
-        """What the variances σ_t² (T+1,) add to it, term by term:  ½ (log σ²/best + best/σ² - 1).     (T,) nats/dim, t = 1..T"""
+        """What the variances σ_t² (T+1,) add to it, term by term:  ½ (log σ²/best + best/σ² - 1).    (T,) nats/dim, t = 1..T"""
         ratio = self.best_variance()[1:] / sigma2[1:]
         return 0.5 * (ratio - 1 - np.log(ratio))
 

@@ -1,11 +1,13 @@
 """Truths of diffusion, all exact: ddpm-gaussian, ddpm-vlb, sampler-std, pf-ode, memorise, ddim-eta1, param-round-trip.
 
-For Gaussian data every loss is a quadratic and every sampler linear in the noise. So noise need not be drawn: two points ±1 have
-the moments that a quadratic sees, and an impulse shows what a sampler makes of each draw. `Signs` and `Impulses` stand in for the
-generator. Each check is then run on mistakes, put into our own code, all of which it has to catch.
+For Gaussian data every loss is a quadratic and every sampler linear in the noise. So noise need not be drawn: two points ±1
+have the moments that a quadratic sees, and an impulse shows what a sampler makes of each draw. `Signs` and `Impulses` stand in
+for the generator. Each check is then run on mistakes, put into our own code, all of which it has to catch.
 """
 
+import inspect
 import math
+import textwrap
 
 import numpy as np
 import pytest
@@ -189,64 +191,89 @@ def test_truth(check):
 # ---- the same, with mistakes
 
 
-def replace(owner, name, text, new):
-    """A mistake: the source of owner.name with `text` replaced."""
-    import inspect
-    import textwrap
-
-    def mistake(monkeypatch):
-        function = getattr(owner, name)
-        source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(text) >= 1, f"{name} has no {text!r}: mend the mutant"
-        scope = dict(vars(inspect.getmodule(function)))
-        exec(compile(source.replace(text, new), f"<{name} with a mistake>", "exec"), scope)
-        monkeypatch.setattr(owner, name, scope[name])
-
-    return mistake
-
-
-MISTAKES = {
-    "times from 1 to T-1": (check_loss, replace(DDPM, "loss", "self.schedule.T + 1", "self.schedule.T")),
-    "times from 0 to T-1": (check_loss, replace(DDPM, "loss", "rng.integers(1, self.schedule.T + 1", "rng.integers(0, self.schedule.T")),
-    "noised to the step before": (check_loss, replace(Schedule, "q_sample", "signal_and_noise(t,", "signal_and_noise(t - 1,")),
-    "variance for a standard deviation": (check_loss, replace(Schedule, "signal_and_noise", "np.sqrt(1 - alpha_bar)", "(1 - alpha_bar)")),
-    "v with the wrong sign": (check_loss, replace(ddpm, "target", "a * eps - b * x0", "a * eps + b * x0")),
-    "v and x_0 exchanged": (check_bound, replace(ddpm, "x0_and_eps", "a * x - b * output, b * x + a * output", "b * x + a * output, a * x - b * output")),
-    "without L_T": (check_bound, replace(DDPM, "log_prob_bound", "bound = -0.5", "bound = -0.0")),
-    "L_T without its logarithm": (check_bound, replace(DDPM, "log_prob_bound", " - math.log1p(-left)", "")),
-    "without L_0": (check_bound, replace(DDPM, "log_prob_bound", "bound += self", "bound += 0 * self")),
-    "a mean for a sum over steps": (check_bound, replace(DDPM, "log_prob_bound", "middle / k *", "1 / k *")),
-    "L_1 left out": (check_bound, replace(DDPM, "log_prob_bound", "2 + np.floor", "3 + np.floor")),
-    "KL the other way round": (check_bound, replace(DDPM, "_kl", "np.log(own / right) - 1 + right / own", "np.log(right / own) - 1 + own / right")),
-    "KL without the variances": (check_bound, replace(DDPM, "_kl", "np.log(own / right) - 1 + right / own", "0")),
-    "means compared in units of β̃": (check_bound, replace(DDPM, "_kl", "miss / own", "miss / right")),
-    "decoder without 2π": (check_bound, replace(DDPM, "_log_decoder", " + LOG_2PI", "")),
-    "the posterior's β misplaced": (check_bound, replace(Schedule, "posterior_mean", "np.sqrt(before) * self.beta[t]", "np.sqrt(now) * self.beta[t]")),
-    "no noise": (check_samplers, replace(DDPM, "sample", "shaped(sigma[i], x) * z", "0 * z")),
-    "variance for a standard deviation, sampling": (check_samplers, replace(DDPM, "sample", "np.sqrt(path.variance(config.variance))", "path.variance(config.variance)")),
-    "noise at the last step": (check_samplers, replace(DDPM, "sample", "i > 1 and", "")),
-    "starts at T-1": (check_samplers, replace(DDPM, "sample", "range(path.T,", "range(path.T - 1,")),
-    "ends at 1": (check_samplers, replace(DDPM, "sample", "path.T, 0, -1", "path.T, 1, -1")),
-    "told the wrong time": (check_samplers, replace(DDPM, "sample", "path.times[i]", "path.times[i - 1]")),
-    "variances of the whole process on a part of it": (check_samplers, replace(DDPM, "sample", "np.sqrt(path.variance", "np.sqrt(self.schedule.variance")),
-    "leading spacing": (check_samplers, replace(Schedule, "subset", "np.linspace(self.T, 1, count)", "np.arange(count, 0, -1) * (self.T // count)")),
-    "DDIM that forgets σ": (check_samplers, replace(Schedule, "ddim_step", "1 - before - sigma2", "1 - before")),
-    "DDIM's η twice": (check_eta1, replace(Schedule, "ddim_step", "eta**2", "2 * eta**2")),
-    "DDIM with ᾱ of this step": (check_memory, replace(Schedule, "ddim_step", "self.alpha_bar[t - 1]", "self.alpha_bar[t]")),
-    "β for β̃": (check_eta1, replace(Schedule, "posterior_mean", "(1 - before) / (1 - now)", "(1 - now) / (1 - before + 1e-9)")),
-    "g for g²": (check_flow, replace(probability_flow, "log_prob", "alpha_bar, beta = schedule.between(t)", "alpha_bar, beta = schedule.between(t)[0], math.sqrt(schedule.between(t)[1])")),
-    "g² without the ½": (check_flow, replace(probability_flow, "log_prob", "-0.5 * beta * (x - noise / b)", "-0.5 * beta * (x - 2 * noise / b)")),
-    "the wrong sign of the trace": (check_flow, replace(probability_flow, "log_prob", "total += h", "total -= h")),
-    "no trace": (check_flow, replace(probability_flow, "log_prob", "total += h", "total += 0 * h")),
-    "trace of one dimension": (check_flow, replace(probability_flow, "_with_divergence", "divergence += row", "divergence = row")),
-    "score for ε": (check_flow, replace(probability_flow, "log_prob", "x - noise / b", "x - noise")),
+MISTAKES = {  # what it is: who catches it, where it is made, what is replaced, by what
+    "times from 1 to T-1": (check_loss, DDPM, "loss", "self.schedule.T + 1", "self.schedule.T"),
+    "times from 0 to T-1": (check_loss, DDPM, "loss", "rng.integers(1, self.schedule.T + 1", "rng.integers(0, self.schedule.T"),
+    "noised to the step before": (check_loss, Schedule, "q_sample", "signal_and_noise(t,", "signal_and_noise(t - 1,"),
+    "variance for a standard deviation": (
+        check_loss, Schedule, "signal_and_noise",
+        "np.sqrt(1 - alpha_bar)",
+        "(1 - alpha_bar)",
+    ),
+    "v with the wrong sign": (check_loss, ddpm, "target", "a * eps - b * x0", "a * eps + b * x0"),
+    "v and x_0 exchanged": (
+        check_bound, ddpm, "x0_and_eps",
+        "a * x - b * output, b * x + a * output",
+        "b * x + a * output, a * x - b * output",
+    ),
+    "without L_T": (check_bound, DDPM, "log_prob_bound", "bound = -0.5", "bound = -0.0"),
+    "L_T without its logarithm": (check_bound, DDPM, "log_prob_bound", " - math.log1p(-left)", ""),
+    "without L_0": (check_bound, DDPM, "log_prob_bound", "bound += self", "bound += 0 * self"),
+    "a mean for a sum over steps": (check_bound, DDPM, "log_prob_bound", "middle / k *", "1 / k *"),
+    "L_1 left out": (check_bound, DDPM, "log_prob_bound", "2 + np.floor", "3 + np.floor"),
+    "KL the other way round": (
+        check_bound, DDPM, "_kl",
+        "np.log(own / right) - 1 + right / own",
+        "np.log(right / own) - 1 + own / right",
+    ),
+    "KL without the variances": (check_bound, DDPM, "_kl", "np.log(own / right) - 1 + right / own", "0"),
+    "means compared in units of β̃": (check_bound, DDPM, "_kl", "miss / own", "miss / right"),
+    "decoder without 2π": (check_bound, DDPM, "_log_decoder", " + LOG_2PI", ""),
+    "the posterior's β misplaced": (
+        check_bound, Schedule, "posterior_mean",
+        "np.sqrt(before) * self.beta[t]",
+        "np.sqrt(now) * self.beta[t]",
+    ),
+    "no noise": (check_samplers, DDPM, "sample", "shaped(sigma[i], x) * z", "0 * z"),
+    "variance for a standard deviation, sampling": (
+        check_samplers, DDPM, "sample",
+        "np.sqrt(path.variance(config.variance))",
+        "path.variance(config.variance)",
+    ),
+    "noise at the last step": (check_samplers, DDPM, "sample", "i > 1 and", ""),
+    "starts at T-1": (check_samplers, DDPM, "sample", "range(path.T,", "range(path.T - 1,"),
+    "ends at 1": (check_samplers, DDPM, "sample", "path.T, 0, -1", "path.T, 1, -1"),
+    "told the wrong time": (check_samplers, DDPM, "sample", "path.times[i]", "path.times[i - 1]"),
+    "variances of the whole process on a part of it": (
+        check_samplers, DDPM, "sample",
+        "np.sqrt(path.variance",
+        "np.sqrt(self.schedule.variance",
+    ),
+    "leading spacing": (
+        check_samplers, Schedule, "subset",
+        "np.linspace(self.T, 1, count)",
+        "np.arange(count, 0, -1) * (self.T // count)",
+    ),
+    "DDIM that forgets σ": (check_samplers, Schedule, "ddim_step", "1 - before - sigma2", "1 - before"),
+    "DDIM's η twice": (check_eta1, Schedule, "ddim_step", "eta**2", "2 * eta**2"),
+    "DDIM with ᾱ of this step": (check_memory, Schedule, "ddim_step", "self.alpha_bar[t - 1]", "self.alpha_bar[t]"),
+    "β for β̃": (check_eta1, Schedule, "posterior_mean", "(1 - before) / (1 - now)", "(1 - now) / (1 - before + 1e-9)"),
+    "g for g²": (
+        check_flow, probability_flow, "log_prob",
+        "alpha_bar, beta = schedule.between(t)",
+        "alpha_bar, beta = schedule.between(t)[0], math.sqrt(schedule.between(t)[1])",
+    ),
+    "g² without the ½": (
+        check_flow, probability_flow, "log_prob",
+        "-0.5 * beta * (x - noise / b)",
+        "-0.5 * beta * (x - 2 * noise / b)",
+    ),
+    "the wrong sign of the trace": (check_flow, probability_flow, "log_prob", "total += h", "total -= h"),
+    "no trace": (check_flow, probability_flow, "log_prob", "total += h", "total += 0 * h"),
+    "trace of one dimension": (check_flow, probability_flow, "_with_divergence", "divergence += row", "divergence = row"),
+    "score for ε": (check_flow, probability_flow, "log_prob", "x - noise / b", "x - noise"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_caught(mistake, monkeypatch):
-    check, make = MISTAKES[mistake]
-    make(monkeypatch)
+    check, owner, name, text, new = MISTAKES[mistake]
+    function = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert text in source, f"{name} has no {text!r}: mend the mistake"
+    scope = dict(vars(inspect.getmodule(function)))
+    exec(compile(source.replace(text, new), f"<{name} with a mistake>", "exec"), scope)
+    monkeypatch.setattr(owner, name, scope[name])
     with pytest.raises(AssertionError):
         check()
 
