@@ -1,7 +1,7 @@
 """Evaluation: likelihoods with their floors and baselines. Start at likelihood.py."""
 
 from .baselines import bernoulli_mixture, chow_liu_tree, histogram_bits_per_dim, independent_bernoulli
-from .likelihood import NLL, active_units, bound, dequantised_nll, exact, mean_and_stderr
+from .likelihood import NLL, active_units, bound, dequantised_nll, mean_and_stderr
 
 __all__ = [
     "NLL",
@@ -10,7 +10,6 @@ __all__ = [
     "bound",
     "chow_liu_tree",
     "dequantised_nll",
-    "exact",
     "histogram_bits_per_dim",
     "independent_bernoulli",
     "mean_and_stderr",

@@ -1,8 +1,8 @@
 """Likelihoods that can be believed: each number with its estimator, its spread, and what it must be compared with.
 
 Start at `NLL`: it cannot be made, hence not printed, without a floor (the entropy of the data, where it is known) or a
-baseline (a trivial model of the same data). `bound` evaluates a model with latent codes, `exact` one with a density,
-`dequantised_nll` a density of grey levels; baselines are in baselines.py.
+baseline (a trivial model of the same data). `bound` evaluates a model with latent codes, `dequantised_nll` a density of grey
+levels; baselines are in baselines.py.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from ..random import Generator
 class NLL:
     """A negative log-likelihood, or an upper bound on it, in nats per sample.
 
-    value, stderr: mean over n samples, and its standard error.     estimator: "exact", "ELBO", "IWAE-50", "AIS", ...
+    value, stderr: mean over n samples, and its standard error.     estimator: "exact ...", "ELBO", "IWAE-50", "AIS", ...
     data: which samples, and how they were binarised or quantised.
     floor: entropy of the data in nats, if known.     baseline: (name, nats) of a trivial model.     dims: values per sample.
+    levels: grey levels, where it is they that the model gives probabilities of: told in bits per dimension too.
     Raises ValueError without floor and baseline, and for a value more than 4 standard errors below the floor: such a number
     is wrong, not good.
     """
@@ -38,6 +39,7 @@ class NLL:
     dims: int
     floor: float | None = None
     baseline: tuple[str, float] | None = None
+    levels: int | None = None
 
     def __post_init__(self) -> None:
         if self.floor is None and self.baseline is None:
@@ -52,17 +54,19 @@ class NLL:
         return self.value / self.dims / math.log(2)
 
     def __str__(self) -> str:
-        sign = "" if self.estimator == "exact" else "≤ "
+        sign = "" if self.estimator.startswith("exact") else "≤ "
         digits = 2 if self.dims > 10 else 4  # points are told apart by thousandths of a nat
         text = f"NLL {sign}{self.value:.{digits}f} ± {self.stderr:.{digits}f} nats"
-        if self.dims > 10:
+        if self.levels is not None:
             text += f" = {self.bits_per_dim:.3f} bits/dim"
         text += f" ({self.estimator}, n = {self.n}, {self.data})"
         if self.floor is not None:
             text += f"; floor {self.floor:.{digits}f}"
         if self.baseline is not None:
             name, nats = self.baseline
-            text += f"; {name} {nats:.2f}" + (f" = {nats / self.dims / math.log(2):.3f} bits/dim" if self.dims > 10 else "")
+            text += f"; {name} {nats:.{digits}f}"
+            if self.levels is not None:
+                text += f" = {nats / self.dims / math.log(2):.3f} bits/dim"
         return text
 
 
@@ -94,13 +98,6 @@ def dequantised_nll(log_prob: Callable[[np.ndarray], Any], k: np.ndarray, levels
         log_p = log_prob(dequantize(k, levels, rng))
     log_p = np.asarray(log_p.data if isinstance(log_p, Tensor) else log_p, np.float64)
     return math.prod(k.shape[1:]) * math.log(levels) - log_p
-
-
-def exact(model: Any, x: np.ndarray, rng: Generator, batch_size: int = 2000) -> np.ndarray:
-    """The model's exact log p of raw data x, preprocessed by the model itself.     -> (N,) nats"""
-    with no_grad():
-        pieces = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
-        return np.concatenate([model.log_prob(model.preprocess(piece, rng)).data for piece in pieces])
 
 
 def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:

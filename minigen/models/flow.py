@@ -16,6 +16,7 @@ Maps act on the last axis: the two coordinates of points (N, 2), or the channels
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,15 @@ class Flow(Model):
         """log p(x) = log N(f(x); 0, I) + log |det ∂f/∂x|.     x: (N, *data_shape) -> (N,) nats              (P21 eq. 5)"""
         z, log_det = self.encode(x)
         return standard_normal(z) + log_det  # proved by: truths flow-density, gaussian-mle, entropy-floor
+
+    def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
+        """The exact value, of which there is one."""
+
+        def exact(x: np.ndarray, rng: Generator) -> np.ndarray:
+            with no_grad():
+                return self.log_prob(x).data
+
+        return {"exact": exact}
 
     def encode(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """The code z = f(x), as large as x, and log |det ∂f/∂x|.     (N, *data_shape) -> (N, D), (N,)"""

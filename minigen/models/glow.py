@@ -40,6 +40,7 @@ class ImageFlow(Model):
     """Probabilities of images of L grey levels, by a density p(y) on images y in [0, 1]. Likelihoods here are of the levels."""
 
     config: GlowConfig
+    levels: int
 
     def __init__(
         self, bijection: Bijection, dequantiser: Uniform | Variational, data_shape: tuple[int, ...], config: GlowConfig

@@ -132,8 +132,9 @@ class Run:
     def advance(self) -> dict[str, float]:
         """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
         start = time.process_time()
-        batch = self.data.x[next(self.order)]
-        terms = self.model.train_step(batch, self.rng, self.optimizers)
+        chosen = next(self.order)
+        labels = {"y": self.data.y[chosen]} if self.model.classes and self.data.y is not None else {}
+        terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
@@ -273,7 +274,11 @@ def _ready(config: RunConfig) -> Run:
     except ValueError as error:
         raise ConfigError(f"--threads {config.threads}: {error}") from error
     backend.set_backend(config.backend)
-    return Run(config, load=True)
+    run = Run(config, load=True)
+    known = 0 if run.data.y is None else int(run.data.y.max()) + 1
+    if run.model.classes not in (0, known):
+        raise ConfigError(f"--classes {run.model.classes}: {config.data} has {known or 'no'} classes; give as many, or none")
+    return run
 
 
 # ---- Ctrl-C

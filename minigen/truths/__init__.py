@@ -5,11 +5,15 @@
             for finding in truth.check(MyVAE):
                 print(name, finding)
 
-Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on. flow.py has what an
-exact density must meet, as functions of it: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor.
+Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on. Facts as functions,
+which are not in the table:
+
+    flow         of an exact density: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor
+    diffusion    of a diffusion model of Gaussian data, or of a few points: ddpm-gaussian, ddpm-vlb, sampler-std
 """
 
 from . import vae
+from .diffusion import FinitePoints, GaussianData
 from .flow import (
     bijection_errors,
     bits_per_dim,
@@ -54,6 +58,8 @@ TRUTHS = {
 __all__ = [
     "TRUTHS",
     "Finding",
+    "FinitePoints",
+    "GaussianData",
     "Ppca",
     "SigmaPoints",
     "Truth",

@@ -12,8 +12,8 @@ from minigen.models.glow import GlowConfig
 from minigen.models.spline import rational_quadratic
 from minigen.random import Generator
 from minigen.training.config import ConfigError, RunConfig
-from minigen.training.figures import likelihood, scores
-from minigen.training.run import load_run, train
+from minigen.training.figures import estimate, likelihood, scores
+from minigen.training.run import Run, load_run, train
 
 TINY = {"hidden": 8, "batch_size": 32, "steps": 6}
 FLOWS = dict.fromkeys(("realnvp", "spline", "maf", "iaf"), ("moons", TINY))
@@ -38,7 +38,8 @@ def test_trains_resumes_bit_for_bit_samples_and_evaluates(name, tmp_path):
     samples = run.model.sample(5, Generator(0))
     assert samples.shape == (5, *run.test.x.shape[1:])
     assert np.isfinite(samples).all()
-    nll = likelihood(run, run.test.x[:200], 1 if name == "glow" else 0)
+    x, own = run.test.x[:200], run.model.estimators(1)
+    nll = estimate(run, x, "exact", own["exact"]) if own else likelihood(run, x, 1)
     assert nll.estimator == ("ELBO" if name == "glow" else "exact")
     assert ("histogram of each pixel" if name == "glow" else "floor 1.0076") in str(nll)
     assert set(scores(run)) == {"test_elbo" if name == "glow" else "test_log_prob"}
@@ -69,9 +70,11 @@ def test_flows_of_points_refuse_images_and_single_numbers(name):
 
 def test_grey_levels_are_those_of_the_data(tmp_path):
     wrong = dataclasses.replace(config("glow"), options=GlowConfig(levels=256))
-    with pytest.raises(ConfigError, match="digits have 17 grey levels"):
+    with pytest.raises(ConfigError, match="digits are images of 17 grey levels"):
         train(wrong, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+    assert Run(config("glow")).model.levels == 17
+    assert Run(config("realnvp")).model.levels is None
 
 
 # ---- the spline

@@ -60,12 +60,20 @@ CASES = {
     "logsumexp": (lambda x: ops.logsumexp(x, axis=1), lambda x: torch.logsumexp(x, dim=1), [X]),
     "cumulative_sum": (lambda x: ops.cumulative_sum(x, axis=1), lambda x: torch.cumsum(x, dim=1), [X]),
     "matmul": (ops.matmul, torch.matmul, [array(3, 4, 5), array(5, 2)]),
-    "einsum": (lambda a, b: ops.einsum("bij,bjk->bik", a, b), lambda a, b: torch.einsum("bij,bjk->bik", a, b), [array(2, 3, 4), array(2, 4, 5)]),
+    "einsum": (
+        lambda a, b: ops.einsum("bij,bjk->bik", a, b),
+        lambda a, b: torch.einsum("bij,bjk->bik", a, b),
+        [array(2, 3, 4), array(2, 4, 5)],
+    ),
     "slogdet": (lambda a: ops.slogdet(a)[1], lambda a: torch.linalg.slogdet(a)[1], [array(2, 4, 4) + 3 * np.eye(4)]),
     "inv": (ops.inv, torch.linalg.inv, [array(2, 4, 4) + 3 * np.eye(4)]),
     "softmax": (lambda x: ops.softmax(x, axis=-1), lambda x: F.softmax(x, dim=-1), [X]),
     "log_softmax": (lambda x: ops.log_softmax(x, axis=-1), lambda x: F.log_softmax(x, dim=-1), [X]),
-    "layer_norm": (lambda x, w, b: ops.layer_norm(x, (4,), w, b), lambda x, w, b: F.layer_norm(x, (4,), w, b), [IMAGE, SCALE, SHIFT]),
+    "layer_norm": (
+        lambda x, w, b: ops.layer_norm(x, (4,), w, b),
+        lambda x, w, b: F.layer_norm(x, (4,), w, b),
+        [IMAGE, SCALE, SHIFT],
+    ),
     "group_norm": (
         lambda x, w, b: ops.group_norm(x, 2, w, b),
         lambda x, w, b: to_nhwc(F.group_norm(to_nchw(x), 2, w, b)),
