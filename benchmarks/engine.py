@@ -3,8 +3,9 @@
     python -m benchmarks.engine                 ours: forward, forward + backward, with create_graph
     python -m benchmarks.engine --peers torch   the same chains in PyTorch, A B A B in one process on one thread
 
-A chain is a few hundred ops on 8 numbers, none of which vanishes or overflows on the way. Times are medians over rounds; ratios
-are medians of the ratios of neighbouring rounds, with their quartiles, since absolute times of a shared machine mean little.
+A chain is a few hundred ops on 8 numbers, none of which vanishes or overflows on the way. Times are medians over rounds;
+ratios are medians of the ratios of neighbouring rounds, with their quartiles, since the absolute times of a shared machine
+mean little.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def main() -> None:
     args = parser.parse_args()
     jit.set_threads(1)
     rows = measure(args.peers, args.rounds, args.length)
-    against = f"{args.peers:>10s}{'ratio':>8s}  (quartiles)" if args.peers else ""
-    print(f"{'chain':24s}{'mode':14s}{'µs per op':>10s}" + against)
+    peer = f"{args.peers:>10s}{'ratio':>8s}  (quartiles)" if args.peers else ""
+    print(f"{'chain':24s}{'mode':14s}{'µs per op':>10s}{peer}")
     for row in rows:
         line = f"{row['chain']:24s}{row['mode']:14s}{row['us_per_op']:10.2f}"
         if args.peers:

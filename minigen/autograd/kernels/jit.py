@@ -25,6 +25,8 @@ from numba import get_num_threads, prange
 
 from . import compiled_folder
 
+settings: Any = numba.config  # a module that is filled from the environment, which type checkers cannot see
+
 __all__ = ["get_num_threads", "get_threads", "jit", "prange", "set_threads"]
 
 
@@ -53,12 +55,12 @@ def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False)
                 stacklevel=2,
             )
             return numba.njit(**options)(function)
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(folder)  # read when a function is decorated; other users of numba keep theirs
+        before = settings.CACHE_DIR
+        settings.CACHE_DIR = str(folder)  # read when a function is decorated; other users of numba keep theirs
         try:
             return numba.njit(cache=True, **options)(function)
         finally:
-            numba.config.CACHE_DIR = before
+            settings.CACHE_DIR = before
 
     return compile_lazily
 
@@ -73,7 +75,7 @@ def set_threads(count: int | None) -> None:
     always has one thread: kernels/linalg/blas.py says why.
     """
     global _threads
-    limit = numba.config.NUMBA_NUM_THREADS
+    limit = settings.NUMBA_NUM_THREADS
     count = limit if count is None else count
     if not 1 <= count <= limit:
         raise ValueError(f"threads must be between 1 and {limit} (NUMBA_NUM_THREADS sets the limit), not {count}")
