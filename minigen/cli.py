@@ -181,7 +181,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
     from tqdm import tqdm
 
-    from .training.figures import count_active_units, likelihood, some
+    from .training.figures import count_active_units, estimate, has_active_units, likelihood, some
     from .training.progress import Progress, say_when_compiling
 
     run = load_run(args.run)
@@ -190,12 +190,17 @@ def evaluate_command(args: argparse.Namespace) -> None:
     x = some(run.test, args.n or len(run.test))[0]
     print(_summary(run), flush=True)
     with say_when_compiling(Progress().say):
-        if "log_prob_bound" in run.model.capabilities():
+        own = run.model.estimators(args.k)
+        for name, log_prob in own.items():
+            with tqdm(total=len(x), desc=name, unit=" samples", leave=False, disable=None) as bar:
+                nll = estimate(run, x, name, log_prob, said=bar.update)
+            print(nll, flush=True)
+        if not own and "log_prob_bound" in run.model.capabilities():
             for k in dict.fromkeys((1, args.k)):
                 with tqdm(total=len(x), desc=f"k = {k}", unit=" samples", leave=False, disable=None) as bar:
                     nll = likelihood(run, x, k, said=bar.update)
                 print(nll, flush=True)
-        if "encode" in run.model.capabilities():
+        if has_active_units(run.model):
             print("active units: {} of {}".format(*count_active_units(run)))
 
 

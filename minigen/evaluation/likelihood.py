@@ -23,9 +23,10 @@ from ..random import Generator
 class NLL:
     """A negative log-likelihood, or an upper bound on it, in nats per sample.
 
-    value, stderr: mean over n samples, and its standard error.     estimator: "exact", "ELBO", "IWAE-50", "AIS", ...
+    value, stderr: mean over n samples, and its standard error.     estimator: "exact ...", "ELBO", "IWAE-50", "AIS", ...
     data: which samples, and how they were binarised or quantised.
     floor: entropy of the data in nats, if known.     baseline: (name, nats) of a trivial model.     dims: values per sample.
+    levels: grey levels, where it is they that the model gives probabilities of: told in bits per dimension too.
     Raises ValueError without floor and baseline, and for a value more than 4 standard errors below the floor: such a number
     is wrong, not good.
     """
@@ -38,6 +39,7 @@ class NLL:
     dims: int
     floor: float | None = None
     baseline: tuple[str, float] | None = None
+    levels: int | None = None
 
     def __post_init__(self) -> None:
         if self.floor is None and self.baseline is None:
@@ -52,12 +54,19 @@ class NLL:
         return self.value / self.dims / math.log(2)
 
     def __str__(self) -> str:
-        sign = "" if self.estimator == "exact" else "≤ "
-        text = f"NLL {sign}{self.value:.2f} ± {self.stderr:.2f} nats ({self.estimator}, n = {self.n}, {self.data})"
+        sign = "" if self.estimator.startswith("exact") else "≤ "
+        digits = 2 if self.dims > 10 else 4  # points are told apart by thousandths of a nat
+        text = f"NLL {sign}{self.value:.{digits}f} ± {self.stderr:.{digits}f} nats"
+        if self.levels is not None:
+            text += f" = {self.bits_per_dim:.3f} bits/dim"
+        text += f" ({self.estimator}, n = {self.n}, {self.data})"
         if self.floor is not None:
-            text += f"; floor {self.floor:.2f}"
+            text += f"; floor {self.floor:.{digits}f}"
         if self.baseline is not None:
-            text += f"; {self.baseline[0]} {self.baseline[1]:.2f}"
+            name, nats = self.baseline
+            text += f"; {name} {nats:.{digits}f}"
+            if self.levels is not None:
+                text += f" = {nats / self.dims / math.log(2):.3f} bits/dim"
         return text
 
 

@@ -1,6 +1,51 @@
-"""Models, one file per family, each readable next to its paper. Start at vae.py; model.py is what they share."""
+"""Models, one file per family, each readable next to its paper. Start at vae.py; model.py is what they share.
 
+    vae       the variational autoencoder
+    flow      normalizing flows: what all share; coupling (RealNVP, splines), maf (MAF, IAF), glow (images) are the flows
+    ddpm      denoising diffusion; noise is its forward process, unet its network for images, probability_flow its density
+"""
+
+from .coupling import AffineCoupling, Coupling, RealNVPConfig, SplineConfig, SplineCoupling
+from .ddpm import DDPM, DDPM2dConfig, DDPMConfig
+from .flow import ActNorm, Bijection, Chain, Flow, FlowConfig, Inverse, InvertibleLinear
+from .glow import GlowConfig, ImageFlow, Logit, MultiScale
+from .maf import Autoregressive, MAFConfig, MaskedLinear, MaskedNetwork
 from .model import CAPABILITIES, MODELS, Entry, Loss, Model, ModelConfig
 from .vae import VAE, VAEConfig
 
-__all__ = ["CAPABILITIES", "MODELS", "VAE", "Entry", "Loss", "Model", "ModelConfig", "VAEConfig"]
+LISTED = ("vae", "vae-mlp", "realnvp", "spline", "maf", "iaf", "glow", "ddpm2d", "ddpm")  # the order in which MODELS has them
+MODELS.update({name: MODELS.pop(name) for name in LISTED})
+
+__all__ = [
+    "CAPABILITIES",
+    "DDPM",
+    "MODELS",
+    "VAE",
+    "ActNorm",
+    "AffineCoupling",
+    "Autoregressive",
+    "Bijection",
+    "Chain",
+    "Coupling",
+    "DDPM2dConfig",
+    "DDPMConfig",
+    "Entry",
+    "Flow",
+    "FlowConfig",
+    "GlowConfig",
+    "ImageFlow",
+    "Inverse",
+    "InvertibleLinear",
+    "Logit",
+    "Loss",
+    "MAFConfig",
+    "MaskedLinear",
+    "MaskedNetwork",
+    "Model",
+    "ModelConfig",
+    "MultiScale",
+    "RealNVPConfig",
+    "SplineConfig",
+    "SplineCoupling",
+    "VAEConfig",
+]

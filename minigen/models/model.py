@@ -64,26 +64,39 @@ class Model(Module):
 
     config: ModelConfig
     data_shape: tuple[int, ...]
+    levels: int | None = None  # grey levels that it gives probabilities of; None: it sees points, or black and white
+    classes: int = 0  # classes that the model is conditioned on; where there are any, train_step and loss get labels
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
         """Raw data (N, *data_shape) -> what the model sees. Training and evaluation both go through here."""
         return x
 
-    def loss(self, x: np.ndarray, rng: Generator) -> Loss:
+    def loss(self, x: np.ndarray, rng: Generator, *args: Any, **labels: Any) -> Loss:
         raise TypeError(f"{type(self).__name__} has no single loss: it writes its own train_step")
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The optimisers that train_step uses, by name. The default: Adam on all parameters."""
         return {"adam": Adam(self.parameters(), self.config.lr)}
 
-    def train_step(self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer]) -> dict[str, float]:
-        """One update on a batch of raw data. Returns the terms to report."""
+    def train_step(
+        self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer], **labels: np.ndarray
+    ) -> dict[str, float]:
+        """One update on a batch of raw data. Returns the terms to report.     labels: y=(N,) int, if the model has classes"""
         (optimizer,) = optimizers.values()
-        loss = self.loss(self.preprocess(x, rng), rng)
+        loss = self.loss(self.preprocess(x, rng), rng, **labels)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
         return {"loss": loss.total.item(), **loss.terms}
+
+    def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
+        """How log p can be estimated, the best way first and the cheapest last, where it is not by ELBO and importance samples:
+
+        by name, functions (preprocessed data (N, *data_shape), generator) -> (N,) nats per sample
+
+        k: how much work to put into an estimate that has a choice. A name that begins with "exact" is no bound.
+        """
+        return {}
 
     @classmethod
     def capabilities(cls) -> list[str]:

@@ -6,6 +6,7 @@ its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,14 @@ import numpy as np
 
 from .. import plots
 from ..autograd import no_grad
-from ..data import Dataset
-from ..evaluation import NLL, active_units, bound, independent_bernoulli, mean_and_stderr
+from ..data import Dataset, quantize
+from ..evaluation import NLL, active_units, bound, histogram_bits_per_dim, independent_bernoulli, mean_and_stderr
 from ..random import Generator
 from . import files
 
 HELD_OUT = 500  # test samples that are scored during training
 SHOWN = 2000  # points, or codes, in a scatter plot
+QUICK = 20  # how much work goes into a bound during training: see Model.estimators
 WEIGHTS = 5000  # importance samples that are decoded at a time: bounds the memory, to about 0.7 GB for 28 x 28 images
 
 
@@ -31,7 +33,12 @@ def scores(run: Any) -> dict[str, float]:
     with looking_at(run) as model:
         if hasattr(model, "elbo"):
             found["test_elbo"] = mean_and_stderr(_bounds(run, some(run.test, HELD_OUT)[0], 1))[0]
-    if "encode" in run.model.capabilities():
+        elif own := model.estimators(QUICK):
+            name, log_prob = list(own.items())[-1]  # the cheapest
+            found["test_log_prob" if name.startswith("exact") else "test_bound"] = mean_and_stderr(
+                _estimates(run, some(run.test, HELD_OUT)[0], log_prob)
+            )[0]
+    if has_active_units(run.model):
         found["active_units"] = float(count_active_units(run)[0])
     return found
 
@@ -51,18 +58,39 @@ def likelihood(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lam
     said: is told after every piece how many samples it had.
     """
     with looking_at(run):
-        value, stderr = mean_and_stderr(-_bounds(run, x, k, said))
-    points = x.ndim == 2
-    return NLL(
-        value,
-        stderr,
-        len(x),
-        "ELBO" if k == 1 else f"IWAE-{k}",
-        f"{run.test.name} test" + ("" if points else ", dynamic binarisation"),
-        int(np.prod(x.shape[1:])),
-        floor=run.test.entropy,
-        baseline=None if points else ("independent Bernoullis", independent_bernoulli(run.data.x, x)),
-    )
+        values = _bounds(run, x, k, said)
+    return _judged(run, x, "ELBO" if k == 1 else f"IWAE-{k}", values)
+
+
+def estimate(run: Any, x: np.ndarray, name: str, log_prob: Callable, said: Callable[[int], Any] = lambda n: None) -> NLL:
+    """The likelihood of raw data x by one of the model's own estimators (Model.estimators), beside its floor or baseline."""
+    with looking_at(run):
+        values = _estimates(run, x, log_prob, said)
+    return _judged(run, x, name, values)
+
+
+def _judged(run: Any, x: np.ndarray, estimator: str, values: np.ndarray) -> NLL:
+    """log p of raw data x, (N,) nats, beside the floor or the baseline."""
+    value, stderr = mean_and_stderr(-values)
+    seen, compared = ("", None) if x.ndim == 2 else baseline(run, x)
+    data, dims = f"{run.test.name} test{seen}", math.prod(x.shape[1:])
+    floor, levels = run.test.entropy, run.model.levels
+    return NLL(value, stderr, len(x), estimator, data, dims, floor=floor, baseline=compared, levels=levels)
+
+
+def baseline(run: Any, x: np.ndarray) -> tuple[str, tuple[str, float]]:
+    """How the model sees images x, in words, and a trivial model of the same thing: its name, and nats per image."""
+    levels = run.model.levels
+    if levels is None:
+        return ", dynamic binarisation", ("independent Bernoullis", independent_bernoulli(run.data.x, x))
+    train, test = (quantize(images, levels) for images in (run.data.x, x))
+    nats = histogram_bits_per_dim(train, test, levels) * math.prod(x.shape[1:]) * math.log(2)
+    return f", {levels} grey levels", ("histogram of each pixel", nats)
+
+
+def has_active_units(model: Any) -> bool:
+    """Whether it rebuilds data from a code, of which a part may then go unused. The code of a flow is the data themselves."""
+    return hasattr(model, "encode") and hasattr(model, "reconstruct")
 
 
 def count_active_units(run: Any) -> tuple[int, int]:
@@ -95,6 +123,15 @@ def _bounds(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lambda
     pieces = []
     for i in range(0, len(x), size):
         pieces.append(bound(run.model, x[i : i + size], k, rng))
+        said(len(pieces[-1]))
+    return np.concatenate(pieces)
+
+
+def _estimates(run: Any, x: np.ndarray, log_prob: Callable, said: Callable[[int], Any] = lambda n: None) -> np.ndarray:
+    """log p of raw data x by one of the model's own estimators, in pieces that fit into memory.     -> (N,) nats"""
+    rng, pieces = run.evaluation_rng(), []
+    for i in range(0, len(x), HELD_OUT):
+        pieces.append(log_prob(run.model.preprocess(x[i : i + HELD_OUT], rng), rng))
         said(len(pieces[-1]))
     return np.concatenate(pieces)
 
@@ -155,7 +192,14 @@ def _curves(run: Any, folder: Path) -> bytes | None:
     """The bound over the steps, in training and on held-out data, with the floor or the baseline drawn in."""
     path = folder / "metrics.jsonl"
     lines = files.read_lines(path) if path.exists() else []
-    names = {"elbo": "training ELBO", "bound": "training bound", "test_elbo": "held-out ELBO"}
+    names = {
+        "elbo": "training ELBO",
+        "bound": "training bound",
+        "log_prob": "training log-likelihood",
+        "test_elbo": "held-out ELBO",
+        "test_log_prob": "held-out log-likelihood",
+        "test_bound": "held-out bound",
+    }
     series: dict[str, Any] = {}
     for key, name in names.items():
         points = [(line["step"], line[key]) for line in lines if key in line]
@@ -165,7 +209,8 @@ def _curves(run: Any, folder: Path) -> bytes | None:
     if run.test.entropy is not None:
         marks["best possible: minus the entropy of the data"] = -run.test.entropy
     if run.test.x.ndim == 4:
-        marks["independent Bernoullis, to be beaten"] = -independent_bernoulli(run.data.x, some(run.test, HELD_OUT)[0])
+        name, nats = baseline(run, some(run.test, HELD_OUT)[0])[1]
+        marks[f"{name}, to be beaten"] = -nats
     title = f"{run.config.model} on {run.config.data}"
     return plots.curves(series, title, ylabel="nats per sample", lines=marks) if series else None
 

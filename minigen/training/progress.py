@@ -113,9 +113,10 @@ class Progress:
 
 
 def _nats(terms: dict[str, float], count: int | None = None) -> str:
-    """The first `count` terms in words, without the total loss where others explain it."""
+    """The first `count` terms in words, in nats, without the total loss where others explain it."""
     named = [f"{name} {value:.2f}" for name, value in terms.items() if name != "loss" or len(terms) == 1]
-    return "  ".join(named[:count]) + " nats"
+    unit = " nats" if len(terms) > 1 else ""  # a loss that nothing explains may be a mean square
+    return "  ".join(named[:count]) + unit
 
 
 @contextmanager

@@ -16,6 +16,7 @@ newest checkpoint is one whose metrics are complete, and the resumed run writes 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -30,7 +31,7 @@ from typing import Any
 from ..autograd import backend
 from ..data import DATASETS, BatchOrder, Dataset
 from ..data import load as load_data
-from ..models import MODELS, Model
+from ..models import MODELS, Model, ModelConfig
 from ..optim import EMA
 from ..random import Generator
 from . import files
@@ -98,7 +99,7 @@ class Run:
         shape = DATASETS[config.data].shape
         weights, self._order_rng, self.rng = Generator(config.seed).split(3)
         try:
-            self.model: Model = MODELS[config.model].build(shape, config.options, weights)
+            self.model: Model = MODELS[config.model].build(shape, _with_levels(config), weights)
         except ValueError as error:
             raise ConfigError(f"{config.model} on {config.data}: {error}") from error
         self.optimizers = self.model.optimizers()
@@ -131,8 +132,9 @@ class Run:
     def advance(self) -> dict[str, float]:
         """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
         start = time.process_time()
-        batch = self.data.x[next(self.order)]
-        terms = self.model.train_step(batch, self.rng, self.optimizers)
+        chosen = next(self.order)
+        labels = {"y": self.data.y[chosen]} if self.model.classes and self.data.y is not None else {}
+        terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
@@ -217,6 +219,18 @@ def _fitting(latest: Latest) -> Iterator[None]:
         raise CheckpointError(latest.path, reason, "delete it if it came from elsewhere, or start a new run") from error
 
 
+def _with_levels(config: RunConfig) -> ModelConfig:
+    """The options of the model; one of grey levels that leaves open how many (0) is told the data's. Raises ConfigError."""
+    options: Any = config.options
+    given = DATASETS[config.data].levels or 0  # 0: points
+    if not hasattr(options, "levels"):
+        return options
+    if options.levels not in (0, given):
+        have = f"images of {given} grey levels" if given else "points"
+        raise ConfigError(f"--levels {options.levels}: {config.data} are {have}; leave the option out")
+    return dataclasses.replace(options, levels=given)
+
+
 # ---- the beginning of a run: everything is refused here that can be, before anything is written
 
 
@@ -260,7 +274,11 @@ def _ready(config: RunConfig) -> Run:
     except ValueError as error:
         raise ConfigError(f"--threads {config.threads}: {error}") from error
     backend.set_backend(config.backend)
-    return Run(config, load=True)
+    run = Run(config, load=True)
+    known = 0 if run.data.y is None else int(run.data.y.max()) + 1
+    if run.model.classes not in (0, known):
+        raise ConfigError(f"--classes {run.model.classes}: {config.data} has {known or 'no'} classes; give as many, or none")
+    return run
 
 
 # ---- Ctrl-C

@@ -34,11 +34,16 @@ def test_bits_per_dim():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "NLL 3.00 ± 0.10 nats (exact, n = 100, moons test); floor 1.00"),
-        ({"estimator": "ELBO"}, "NLL ≤ 3.00 ± 0.10 nats (ELBO, n = 100, moons test); floor 1.00"),
+        ({}, "NLL 3.0000 ± 0.1000 nats (exact, n = 100, moons test); floor 1.0000"),
+        ({"estimator": "ELBO"}, "NLL ≤ 3.0000 ± 0.1000 nats (ELBO, n = 100, moons test); floor 1.0000"),
+        ({"estimator": "exact, ODE"}, "NLL 3.0000 ± 0.1000 nats (exact, ODE, n = 100, moons test); floor 1.0000"),
         (
-            {"estimator": "IWAE-50", "floor": None, "baseline": ("independent Bernoullis", 205.781)},
+            {"estimator": "IWAE-50", "dims": 64, "floor": None, "baseline": ("independent Bernoullis", 205.781)},
             "NLL ≤ 3.00 ± 0.10 nats (IWAE-50, n = 100, moons test); independent Bernoullis 205.78",
+        ),
+        (
+            {"value": 64 * math.log(2), "dims": 64, "floor": None, "baseline": ("histogram", 128 * math.log(2)), "levels": 17},
+            "NLL 44.36 ± 0.10 nats = 1.000 bits/dim (exact, n = 100, moons test); histogram 88.72 = 2.000 bits/dim",
         ),
     ],
 )
