@@ -90,9 +90,9 @@ def build_parser() -> Parser:
 
     sample = command(sample_command, "draw samples from a trained run, as a picture and as arrays")
     sample.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/vae-digits")
-    sample.add_argument("-n", type=value(int, 1), default=64, metavar="N", help="how many (default: 64)")
+    sample.add_argument("-n", type=value(int, 1, 1_000_000), default=64, metavar="N", help="how many (default: 64)")
     sample.add_argument("--seed", type=value(int, 0, 2**63 - 1), default=0, metavar="N", help="their seed (default: 0)")
-    sample.add_argument("--out", type=Path, metavar="NAME", help="write NAME.png and NAME.npy (default: RUN/samples)")
+    sample.add_argument("--out", type=a_name, metavar="NAME", help="write NAME.png and NAME.npy (default: RUN/samples)")
 
     evaluate = command(evaluate_command, "evaluate a trained run on test data")
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/vae-digits")
@@ -321,7 +321,7 @@ def add_train_options(parser: Parser, config: type) -> None:
     shown = {"steps": config().steps, "threads": "all"}
     add_fields(run.add_mutually_exclusive_group(), RunConfig, BUDGET, shown)
     add_fields(run, RunConfig, ["seed", "threads", "backend", "device"], shown)
-    run.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes (default: runs/MODEL-DATA)")
+    run.add_argument("--out", type=a_folder, metavar="FOLDER", help="where the run goes (default: runs/MODEL-DATA)")
     run.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit as if never stopped")
     add_fields(run, RunConfig, ["checkpoint_every", "evaluate_every", "log_every"])
     run.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -364,6 +364,20 @@ def value(kind: type, low: Any = None, high: Any = None, choices: Collection[str
         raise argparse.ArgumentTypeError(f"needs {rules.allowed(kind, low, high)}, not {rules.short(text)}")
 
     return parse_value
+
+
+def a_folder(text: str) -> Path:
+    """A parser of folders: anything but nothing, which would be the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("needs the name of a folder, not ''")
+    return Path(text)
+
+
+def a_name(text: str) -> Path:
+    """A parser of the names of files, to which endings are added."""
+    if text.endswith(("/", os.sep)) or Path(text).name in ("", ".."):
+        raise argparse.ArgumentTypeError(f"needs a name that .png and .npy can be added to, not {rules.short(text)}")
+    return Path(text)
 
 
 # ---- printing

@@ -322,7 +322,7 @@ def op(forward: Callable | None = None, **options: Any) -> Any:
 
 @op
 def select(results: Array, index: int) -> Array:
-    """The index-th result of an op with several. Only recorded, never called: see Op._wrap and the walk in grad.py."""
+    """The index-th result of an op with several. Only recorded, never called: see Op._several, and the walk in grad.py."""
     return results[index]
 
 

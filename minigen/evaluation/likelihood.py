@@ -1,8 +1,7 @@
 """Likelihoods that can be believed: each number with its estimator, its spread, and what it must be compared with.
 
 Start at `NLL`: it cannot be made, hence not printed, without a floor (the entropy of the data, where it is known) or a
-baseline (a trivial model of the same data). `bound` evaluates a model with latent codes, `dequantised_nll` a density of grey
-levels; baselines are in baselines.py.
+baseline (a trivial model of the same data). `bound` evaluates a model; baselines are in baselines.py.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Tensor, no_grad
-from ..data import dequantize
+from ..autograd import no_grad
 from ..random import Generator
 
 
@@ -84,20 +82,6 @@ def bound(model: Any, x: np.ndarray, k: int, rng: Generator, batch_size: int = 5
         else:
             parts.append(model.log_prob_bound(seen, k, rng))
     return np.concatenate(parts)
-
-
-def dequantised_nll(log_prob: Callable[[np.ndarray], Any], k: np.ndarray, levels: int, rng: Generator) -> np.ndarray:
-    """Upper bound on -log P(k) of integer data, by a density on the unit cube and uniform dequantisation.     -> (N,) nats
-
-        -log P(k)  ≤  -log p(z) + D ln(levels),     z = (k + u) / levels          (Theis 2016, sec. 3.1; see data.dequantize)
-
-    log_prob: (N, ...) in [0, 1) -> (N,) nats, of the density.     k: (N, ...) integers 0 .. levels - 1, D values per sample.
-    The uniform density gives exactly log2(levels) bits per dimension.     proved by: truth dequantise
-    """
-    with no_grad():
-        log_p = log_prob(dequantize(k, levels, rng))
-    log_p = np.asarray(log_p.data if isinstance(log_p, Tensor) else log_p, np.float64)
-    return math.prod(k.shape[1:]) * math.log(levels) - log_p
 
 
 def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:

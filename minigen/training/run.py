@@ -20,6 +20,7 @@ import dataclasses
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -73,9 +74,13 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
 
 
 def load_run(folder: Path) -> Run:
-    """The run in `folder` at its newest good checkpoint, to look at. Raises CheckpointError or FileError."""
+    """The run in `folder` at its newest good checkpoint, to look at. Raises CheckpointError or FileError.
+
+    A newer checkpoint that is damaged is passed over with a warning on standard error.
+    """
     config = read_config(folder)
     latest = Checkpoints(folder / "checkpoints").latest()
+    _warn(latest)
     backend.set_backend(config.backend)
     run = Run(config)
     run.restore_model(latest)
@@ -255,14 +260,19 @@ def _resumed(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints, list[st
     checkpoints = Checkpoints(folder / "checkpoints")
     latest = checkpoints.latest() if checkpoints.steps() else None
     run = _ready(config)
-    news = []
     if latest is not None:
         run.restore(latest)
-        news = [f"warning: {error}" for error in latest.rejected]
+        _warn(latest)
     if run.last_step is not None and run.step > run.last_step:
         raise ConfigError(f"the run in {folder} is at step {run.step} already, beyond {run.last_step}: give it a larger budget")
     done = "; it is complete: for more, give it a larger budget" if run.spent >= 1 else ""
-    return run, checkpoints, [*news, f"resuming {folder} at step {run.step}{done}"]
+    return run, checkpoints, [f"resuming {folder} at step {run.step}{done}"]
+
+
+def _warn(latest: Latest) -> None:
+    """Say which newer checkpoints cannot be used, however quiet the run: the step shown is not the newest."""
+    for error in latest.rejected:
+        print(f"minigen: warning: {error}; using step {latest.step} instead", file=sys.stderr, flush=True)
 
 
 def _ready(config: RunConfig) -> Run:
