@@ -67,9 +67,9 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
             progress.update(terms, time.perf_counter() - start)
             recorder.after_step()
         recorder.save()
-        if stop.signal:
-            raise Interrupted(stop.signal, f"interrupted: saved step {run.step} in {folder}; continue with --resume")
-        recorder.finish()
+        stop.news = f"interrupted: saved step {run.step} in {folder}; continue with --resume"
+        if not stop.signal:
+            recorder.finish()
     return run
 
 
@@ -303,15 +303,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Stop:
-    """signal: the one that was received, 0 for none.     patient: whether the first one lets the step finish."""
+    """signal: the one that was received, 0 for none.     patient: whether the first one lets the step finish.
+    news: what to say of it then.
+    """
 
     signal = 0
     patient = False
+    news = "interrupted"
 
 
 @contextmanager
 def _interruption(quiet: bool) -> Iterator[_Stop]:
-    """Inside this block, Ctrl-C and SIGTERM raise `Interrupted`; while `patient`, the first one is only noted."""
+    """Inside this block, Ctrl-C and SIGTERM raise `Interrupted`; while `patient`, the first one does so at its end."""
     stop = _Stop()
 
     def receive(number: int, frame: Any) -> None:
@@ -332,3 +335,5 @@ def _interruption(quiet: bool) -> Iterator[_Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if stop.signal:  # looked at last, so that none is overlooked
+        raise Interrupted(stop.signal, stop.news)

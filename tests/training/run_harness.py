@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from minigen.nn import parameter
 from minigen.random import Generator
 from minigen.training import checkpoint, figures, files
 from minigen.training.recorder import TIMINGS
+from minigen.training.run import Run
 
 
 class Tiny(Model):
@@ -156,25 +157,26 @@ def digests(folder: Path, models: str, counts: str, *options: str) -> dict[str, 
 
 
 @contextmanager
-def signal_at(call: int | None, number: int = signal.SIGINT, times: int = 1) -> Iterator[Callable[[], int]]:
+def signal_at(call: int | None, number: int = signal.SIGINT, times: int = 1) -> Iterator[dict[str, int]]:
     """Inside this block, `number` arrives at the call-th call of a Python function, and `times` - 1 calls after it too.
 
-    Yields a function that tells how many calls there have been. The cycle collector is off: what its callbacks raise, such as
-    those that hypothesis installs, Python prints and forgets.
+    Yields counts that grow: of all calls, and of those before the first training step. The cycle collector is off: what its
+    callbacks raise, such as those that hypothesis installs, Python prints and forgets.
     """
-    count = 0
+    counts = {"calls": 0, "before": 0}
 
     def profile(frame: Any, event: str, argument: Any) -> None:
-        nonlocal count
         if event == "call":
-            count += 1
-            if call is not None and call <= count < call + times:
+            counts["calls"] += 1
+            if frame.f_code is Run.advance.__code__ and not counts["before"]:
+                counts["before"] = counts["calls"]
+            if call is not None and call <= counts["calls"] < call + times:
                 signal.raise_signal(number)
 
     gc.disable()
     sys.setprofile(profile)
     try:
-        yield lambda: count
+        yield counts
     finally:
         sys.setprofile(None)
         gc.enable()

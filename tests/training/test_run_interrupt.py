@@ -36,55 +36,54 @@ def whole(tmp_path):
     return digest(tmp_path / "whole"), metrics(tmp_path / "whole")
 
 
-def calls_of_a_run(out: Path) -> int:
-    """How many calls of Python functions a run takes, in a process that has made one before."""
-    with signal_at(None) as count:
+def calls_of_a_run(out: Path) -> tuple[int, int]:
+    """How many calls of Python functions a run takes before its first step, and in all, in a process that has made one."""
+    with signal_at(None) as counts:
         assert minigen(out, *OPTIONS) == 0
-    return count()
+    return counts["before"], counts["calls"]
 
 
-def interrupt_at(instants: int, tmp_path: Path, whole: tuple, capsys) -> None:
-    """Ctrl-C at evenly spaced calls of a run, from its first to its last."""
-    calls = calls_of_a_run(tmp_path / "counted")
-    before_steps = saved = 0
-    for i in range(instants):
-        out = tmp_path / f"stopped{i}"
+def spread(first: int, last: int, count: int) -> list[int]:
+    """Evenly spaced numbers between two."""
+    return [first + (last - first) * (2 * i + 1) // (2 * count) for i in range(count)]
+
+
+def interrupt_at(starting: int, training: int, tmp_path: Path, whole: tuple, capsys) -> None:
+    """Ctrl-C at so many evenly spaced calls before the first step, and from there to the last call."""
+    before, calls = calls_of_a_run(tmp_path / "counted")
+    for at in [*spread(0, before, starting), *spread(before, calls, training), *range(calls - 60, calls, 120 // training)]:
+        out = tmp_path / f"stopped{at}"
         capsys.readouterr()
-        with signal_at(round(calls * (i + 0.5) / instants)):
+        with signal_at(at):
             status = minigen(out, *OPTIONS)
         told = capsys.readouterr().err
-        assert status == 130, f"instant {i}: {told}"
+        assert status == 130, f"call {at} of {calls}: {told}"
         assert "Traceback" not in told
         last = told.splitlines()[-1]
-        if last.startswith("minigen: interrupted: saved step "):
-            step = int(last.split("saved step ")[1].split()[0])
-            assert last == f"minigen: interrupted: saved step {step} in {out}; continue with --resume"
-            assert Checkpoints(out / "checkpoints").steps()[-1] == step
-            saved += 1
+        if last in ("minigen: interrupted before the first step", "minigen: interrupted"):  # the latter outside of training
+            assert at < before or Checkpoints(out / "checkpoints").steps()[-1] == 24
         else:
-            assert last == "minigen: interrupted before the first step" or last == "minigen: interrupted"
-            before_steps += 1
+            step = Checkpoints(out / "checkpoints").steps()[-1]
+            assert last == f"minigen: interrupted: saved step {step} in {out}; continue with --resume"
         finish(out)
-        assert (digest(out), metrics(out)) == whole, f"instant {i} of {instants}"
-    assert before_steps
-    assert saved
+        assert (digest(out), metrics(out)) == whole, f"call {at} of {calls}"
 
 
-def test_ctrl_c_at_twelve_instants(tmp_path, bare, whole, capsys):
-    interrupt_at(12, tmp_path, whole, capsys)
+def test_ctrl_c_at_sixteen_instants(tmp_path, bare, whole, capsys):
+    interrupt_at(4, 8, tmp_path, whole, capsys)
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_fifty_instants_with_figures(tmp_path, tiny, whole, capsys):
-    interrupt_at(50, tmp_path, whole, capsys)
+def test_ctrl_c_at_ninety_instants_with_figures(tmp_path, tiny, whole, capsys):
+    interrupt_at(20, 40, tmp_path, whole, capsys)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_no_more_than_the_interval(tmp_path, bare, whole, capsys):
-    calls = calls_of_a_run(tmp_path / "counted")
+    before, calls = calls_of_a_run(tmp_path / "counted")
     at_once = 0
-    for i in range(6, 12):
-        out = tmp_path / f"stopped{i}"
-        with signal_at(round(calls * (i + 0.5) / 12), times=2):
+    for at in spread(before, calls - 100, 5):
+        out = tmp_path / f"stopped{at}"
+        with signal_at(at, times=2):
             status = minigen(out, *OPTIONS)
         last = capsys.readouterr().err.splitlines()[-1]
         assert status == 130
@@ -95,8 +94,8 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_no_more_than_the_interval(tmp_p
 
 
 def test_sigterm_is_taken_like_ctrl_c_and_told_by_the_status(tmp_path, bare, whole, capsys):
-    calls = calls_of_a_run(tmp_path / "counted")
-    with signal_at(calls * 3 // 4, signal.SIGTERM):
+    before, calls = calls_of_a_run(tmp_path / "counted")
+    with signal_at((before + calls) // 2, signal.SIGTERM):
         assert minigen(tmp_path / "stopped", *OPTIONS) == 128 + signal.SIGTERM
     assert "saved step" in capsys.readouterr().err
     finish(tmp_path / "stopped")

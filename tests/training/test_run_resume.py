@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, bare, caps
     newest.write_bytes(newest.read_bytes()[:-1])
     assert cli.main(["train", "tiny", "--resume", "--steps", str(STEPS), "--out", str(tmp_path / "damaged")]) == 0
     warning, resuming = capsys.readouterr().err.splitlines()[:2]
-    assert warning.startswith(f"warning: {newest}: truncated")
+    assert warning.startswith(f"minigen: warning: {newest}: truncated")
     assert resuming == f"resuming {tmp_path / 'damaged'} at step 8"
     assert digest(tmp_path / "damaged") == digest(tmp_path / "whole")
     assert metrics(tmp_path / "damaged") == metrics(tmp_path / "whole")
