@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from . import __version__, data
 from .autograd import backend
-from .models import CAPABILITIES, MODELS
+from .models import CAPABILITIES, FAMILIES, MODELS
 from .training import config as rules
 from .training.config import BUDGET, CHANGEABLE, ConfigError, Diverged, RunConfig, read_config
 from .training.files import FileError, write_atomically
@@ -64,10 +64,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The arguments, with the function to run as `command`. Raises UsageError."""
-    args, rest = build_parser().parse_known_args(arguments)
+    args, rest = build_parser().parse_known_args(_model_for_data(arguments))
     if rest:
         args.parser.refuse_rest(rest[0])
     return args
+
+
+def _model_for_data(arguments: Sequence[str]) -> list[str]:
+    """`train FAMILY ...` with the family's model for the data that is asked for, which has options of its own."""
+    command, family, *options = [*arguments, "", ""]
+    if command != "train" or family not in FAMILIES:
+        return list(arguments)
+    data_option = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    data_option.add_argument("--data", default=RunConfig.data, nargs="?")
+    chosen = data.DATASETS.get(data_option.parse_known_args(options)[0].data)
+    points = chosen is not None and chosen.levels is None
+    return [command, FAMILIES[family][0 if points else 1], *arguments[2:]]
 
 
 def build_parser() -> Parser:
@@ -85,6 +97,9 @@ def build_parser() -> Parser:
     training = command(train_command, "train a model")
     training.epilog = "The options of each: minigen train MODEL --help"
     models = training.add_subparsers(metavar="MODEL", required=True, title="models", dest="model")
+    for family, (for_points, for_images) in FAMILIES.items():
+        if family not in MODELS:
+            models.add_parser(family, help=f"{for_points} for points, {for_images} for images")
     for entry in MODELS.values():
         add_train_options(models.add_parser(entry.name, help=entry.summary, description=_sentence(entry.summary)), entry.config)
 

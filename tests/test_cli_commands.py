@@ -23,7 +23,7 @@ import pytest
 from minigen import cli, data
 from minigen.autograd.backend import get_backend, set_backend
 from minigen.autograd.kernels import jit
-from minigen.models import CAPABILITIES, MODELS
+from minigen.models import CAPABILITIES, FAMILIES, MODELS
 from minigen.random import Generator
 from minigen.training import figures, files, progress
 from minigen.training.config import BUDGET, RunConfig
@@ -54,6 +54,15 @@ def minigen(monkeypatch, tmp_path, capsys):
 def bare(monkeypatch):
     """Runs draw no figures, which would take most of their time."""
     monkeypatch.setattr(figures, "FIGURES", {})
+
+
+@pytest.mark.parametrize(("family", "models"), FAMILIES.items())
+def test_a_family_stands_for_its_model_of_the_data(family, models):
+    for name in models:
+        assert name in MODELS
+    for option, model in {("--data", "moons"): models[0], ("--data=8gaussians",): models[0], (): models[1]}.items():
+        args = cli.parse(["train", family, "--seed", "3", *option])
+        assert (args.model, args.seed) == (model, 3)
 
 
 def help_of(line, monkeypatch, capsys, columns=80):

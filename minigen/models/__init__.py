@@ -16,9 +16,16 @@ from .vae import VAE, VAEConfig
 LISTED = ("vae", "vae-mlp", "realnvp", "spline", "maf", "iaf", "glow", "ddpm2d", "ddpm")  # the order in which MODELS has them
 MODELS.update({name: MODELS.pop(name) for name in LISTED})
 
+FAMILIES = {  # what the command line trains by the name of a family: the model for points, and the model for images
+    "vae": ("vae-mlp", "vae"),
+    "flow": ("realnvp", "glow"),
+    "ddpm": ("ddpm2d", "ddpm"),
+}
+
 __all__ = [
     "CAPABILITIES",
     "DDPM",
+    "FAMILIES",
     "MODELS",
     "VAE",
     "ActNorm",
