@@ -267,7 +267,10 @@ def erf_vjp(g: Array, x: Array) -> Array:
     return kernels.erf_vjp(g, x)
 
 
-erf_vjp.vjp(g=lambda v, x: erf_vjp(v, x), x=lambda v, g, x: -2 * x * erf_vjp(v * g, x))
+erf_vjp.vjp(
+    g=lambda v, x: erf_vjp(v, x),
+    x=lambda v, g, x: -2 * clip(x, -32, 32) * erf_vjp(v * g, x),  # beyond 32 e^(-x²) is 0, and 0 · ∞ would be NaN
+)
 
 
 # ---- choices
