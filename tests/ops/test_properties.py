@@ -101,9 +101,10 @@ PRODUCTS = {
     "batch_norm": (0, 1), "group_norm": (1,), "group_norm_silu": (1,), "instance_norm": (1,), "layer_norm": (1,),
     "kl_normal": (3,), "linear": (0, 1), "pow": (1,), "scaled_dot_product_attention": (0, 1, 2),
 }  # fmt: skip
+SOLVERS = ("inv", "slogdet", "solve_triangular")  # a matrix with an extreme number in it is ill-conditioned
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if CARDS[name].wrt])
+@pytest.mark.parametrize("name", [name for name in NAMES if CARDS[name].wrt and name not in SOLVERS])
 def test_extreme_values(name: str) -> None:
     """±Inf, ±max, ±1e30, ±104, ±89, ±88, ±20, ±1e-8, ±0 in float32, on both backends, to order 2: no overflow on the way."""
     card = CARDS[name]

@@ -209,7 +209,7 @@ def _pair(name: str, parameter: str, value: Any) -> Pair:
         first, second = (value, value) if hasattr(value, "__index__") else value
         return first.__index__(), second.__index__()
     except (TypeError, ValueError, AttributeError):
-        raise ValueError(f"{name}: {parameter} must be an integer or two, got {value!r}") from None
+        raise ValueError(f"{name}: {parameter} must be an integer, or two for height and width, got {value!r}") from None
 
 
 # ---- one dimension: an image of one row
@@ -339,6 +339,8 @@ def _finite_sum(x: Array) -> bool:
 
 def _windows(name: str, kernel_size: Size, stride: Size | None, padding: Size) -> tuple[Pair, Pair, Pair]:
     kernel = _pair(name, "kernel_size", kernel_size)
+    if min(kernel) < 1:
+        raise ValueError(f"{name}: kernel_size must be at least 1, got {kernel_size}")
     return kernel, kernel if stride is None else _pair(name, "stride", stride), _pair(name, "padding", padding)
 
 

@@ -112,6 +112,9 @@ log_softmax_vjp.vjp(
 
 def _along(kernel: Callable, axis: int, *arrays: Array) -> Array:
     """Apply a kernel for rows along another axis."""
+    if not -arrays[0].ndim <= axis < arrays[0].ndim:
+        shape = tuple(arrays[0].shape)
+        raise np.exceptions.AxisError(f"axis {axis} of an x of shape {shape}: it must be below {len(shape)}")
     moved = [np.moveaxis(a, axis, -1) for a in floats(*arrays)]
     shape = moved[0].shape
     rows = (math.prod(shape[:-1]), shape[-1])

@@ -52,7 +52,7 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
             raise np.exceptions.AxisError(a, ndim)
     axes = tuple(sorted({a % ndim for a in given}))
     if len(axes) < len(given):
-        raise ValueError(f"axis {axis} names an axis twice")
+        raise ValueError(f"axis {axis} names an axis of {ndim} twice: name each once")
     return axes
 
 
@@ -187,7 +187,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def _nonempty(name: str, x: Array, axis: Axis) -> None:
     if x.size == 0 and _count(x.shape, axis) == 0:
-        raise ValueError(f"{name}: there is nothing to choose from along axis {axis} of shape {x.shape}")
+        raise ValueError(f"{name}: there is nothing to choose from along axis {axis} of shape {x.shape}; check x.size first")
 
 
 def _shared(g: Array, x: Array, x_shape: tuple[int, ...], out: Array, axis: Axis) -> Array:
@@ -215,6 +215,8 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     Its gradient is the softmax of x. Where x is -inf throughout, softmax has no limit: the gradient is 0 there. Several
     elements of +inf share it evenly.
     """
+    if x.dtype.char not in "fdFD":
+        raise TypeError(f"float32 or float64 needed, got {x.dtype}: convert with astype")
     rows, _ = _as_rows(x, axis)
     return kernels.logsumexp(rows).reshape(_shape(x.shape, axis, keepdims))
 
@@ -268,5 +270,5 @@ _sums_from.vjp(g=lambda v, axis, drop_first: cumulative_sum(v, axis=axis, includ
 def _axis(x: Array, axis: int | None) -> int:
     """The axis meant, counted from the front."""
     if axis is None and x.ndim != 1:
-        raise ValueError(f"an axis is needed for an array of shape {x.shape}")
+        raise ValueError(f"an axis is needed for an array of shape {x.shape}: axis=0, or reshape it to (-1,) first")
     return _axes(axis, x.ndim)[0]
