@@ -77,6 +77,7 @@ class RunConfig:
             raise ConfigError(f"a run has one budget, not {' and '.join(given)}: leave out all but one")
 
     def to_json(self) -> dict[str, Any]:
+        """All settings by name, as config.json holds them; the options of the model are a dict of their own."""
         return dataclasses.asdict(self)
 
     def fixed(self) -> dict[str, Any]:

@@ -180,6 +180,7 @@ class Run:
         return Generator(self.config.seed << 64 | self.step + 1)
 
     def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as a checkpoint holds it: `restore` takes it over."""
         return {
             "config": self.config.fixed(),
             "model": self.model.state_dict(),

@@ -213,7 +213,7 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """log Σ exp(x) over `axis`, without overflow; -inf for no elements.
 
     Its gradient is the softmax of x. Where x is -inf throughout, softmax has no limit: the gradient is 0 there. Several
-    elements of +inf share it evenly.
+    elements of +inf share it evenly. Raises TypeError for others than float32 and float64.
     """
     if x.dtype.char not in "fdFD":
         raise TypeError(f"float32 or float64 needed, got {x.dtype}: convert with astype")
