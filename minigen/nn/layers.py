@@ -77,7 +77,10 @@ class Embedding(Module):
         self.weight = parameter(rng.normal((num_embeddings, embedding_dim)))
 
     def forward(self, indices: Any) -> Tensor:
-        """indices: (...) integers  ->  (..., embedding_dim). Raises TypeError for others, IndexError outside [0, num_embeddings)."""
+        """indices: (...) integers  ->  (..., embedding_dim).
+
+        Raises TypeError for others than integers, IndexError outside [0, num_embeddings).
+        """
         return ops.embedding(indices, self.weight)
 
 

@@ -151,14 +151,13 @@ class Case:
         return True
 
 
-def planted(args: tuple, value: float) -> tuple | None:
-    """The arguments with `value` in the middle of the first array of floats with a few numbers."""
+def planted(args: tuple, value: float) -> Iterator[tuple]:
+    """The arguments with `value` in the middle of one array of floats, for each array of a few numbers."""
     for i, a in enumerate(args):
         if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.size > 2:
             changed = a.copy()
             changed.flat[a.size // 2] = value
-            return (*args[:i], changed, *args[i + 1 :])
-    return None
+            yield (*args[:i], changed, *args[i + 1 :])
 
 
 def cases(least: int, most: int) -> Iterator[Case]:
@@ -168,10 +167,9 @@ def cases(least: int, most: int) -> Iterator[Case]:
             small = [call for call in test_cards.cases(kernel, dtype) if least <= numbers(call[0]) <= most]
             for args, kwargs in small:
                 yield Case(kernel, args, kwargs, dtype)
-            for value in (np.inf, -np.inf, np.nan, 200.0, -200.0, 0.0):
+            for value in (np.inf, -np.inf, np.nan, 200.0, -200.0, 0.0, -1.0) if most == SMALL else ():
                 for args, kwargs in sorted(small, key=lambda call: numbers(call[0]))[-3:]:
-                    if (changed := planted(args, value)) is not None:
-                        yield Case(kernel, changed, kwargs, dtype)
+                    yield from (Case(kernel, changed, kwargs, dtype) for changed in planted(args, value))
 
 
 def numbers(args: tuple) -> int:
