@@ -140,8 +140,11 @@ def test_construction() -> None:
     assert Tensor([1, 2]).dtype.kind == "i"
     assert Tensor(np.ones(2)).dtype == np.float64
     assert Tensor([1.0], dtype=np.float64).dtype == np.float64
-    with pytest.raises(TypeError, match="only floating-point Tensors have gradients, this one is int64"):
+    with pytest.raises(TypeError, match="only float32 and float64 Tensors have gradients, this one is int64"):
         Tensor(np.arange(3), requires_grad=True)
+    for dtype in (np.float16, np.longdouble, np.complex64):
+        with pytest.raises(TypeError, match=r"only float32 and float64 Tensors have gradients, .* convert with \.astype"):
+            Tensor(np.ones(3, dtype), requires_grad=True)
     with pytest.raises(TypeError, match="is a Tensor already"):
         Tensor(Tensor([1.0]))
     with pytest.raises(TypeError, match="cannot make an array of numbers"):

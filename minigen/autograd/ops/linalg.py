@@ -53,16 +53,18 @@ def _check_square(name: str, x: Array) -> None:
 
 
 matmul.vjp(
-    x1=lambda g, x2, x1_shape: _matmul_left(g, x2, x1_shape),
+    x1=lambda g, x2: _matmul_left(g, x2),
     x2=lambda g, x1, x2_shape: _matmul_right(g, x1, x2_shape),
 )
 
 
-def _matmul_left(g: Array, x2: Array, shape: tuple[int, ...]) -> Array:
-    """g x2ᵀ, and its forms for vectors. shape: of x1."""
-    if x2.ndim == 1:  # g (..., M) or ()
-        return g * x2 if len(shape) == 1 else expand_dims(g, -1) * x2  # (..., M, K)
-    if len(shape) == 1:  # g (..., N)
+def _matmul_left(g: Array, x2: Array) -> Array:
+    """g x2ᵀ, and its forms for vectors."""
+    if x2.ndim == 1:  # g (..., M), or () if x1 is a vector too
+        return g * x2 if g.ndim == 0 else expand_dims(g, -1) * x2  # (..., M, K)
+    if g.ndim == 1:  # x1 (K,), x2 (K, N)
+        return matmul(x2, g)  # (K,)
+    if g.ndim < x2.ndim:  # x1 (K,), x2 (..., K, N), g (..., N)
         return squeeze(matmul(x2, expand_dims(g, -1)), -1)  # (..., K)
     return matmul(g, x2.mT)
 
