@@ -37,6 +37,7 @@ numba.config.DISABLE_JIT = False  # convolution stays compiled: its innermost lo
 importlib.import_module("minigen.autograd.kernels.conv.cpu")
 numba.config.DISABLE_JIT = True
 test_cards = importlib.import_module("test_cards")  # loads all other kernels
+numba.config.DISABLE_JIT = False  # for convolution's first call, which compiles
 polynomial = importlib.import_module("minigen.autograd.kernels.elementwise.polynomial")
 backend = importlib.import_module("minigen.autograd.backend")
 
