@@ -350,7 +350,9 @@ where.vjp(
 
 @op
 def astype(x: Array, dtype: type | np.dtype | str) -> Array:
-    """x converted to another floating dtype; the gradient is converted back."""
+    """x converted to another floating dtype; the gradient is converted back. Raises TypeError for float16 and the like."""
+    if np.dtype(dtype).char in "egG":
+        raise TypeError(f"there are float32 and float64 here, not {np.dtype(dtype)}")
     return x.astype(dtype)
 
 
