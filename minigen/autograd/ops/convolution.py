@@ -209,7 +209,7 @@ def _pair(name: str, parameter: str, value: Any) -> Pair:
         first, second = (value, value) if hasattr(value, "__index__") else value
         return first.__index__(), second.__index__()
     except (TypeError, ValueError, AttributeError):
-        raise ValueError(f"{name}: {parameter} must be an integer, or two for height and width, got {value!r}") from None
+        raise ValueError(f"{name}: {parameter} must be an integer or two, got {value!r}") from None
 
 
 # ---- one dimension: an image of one row
