@@ -54,6 +54,47 @@ FILES = [
 ]
 
 
+# Why a survivor of the sample is none: (file, part of the line, mutation) -> the reason. Those that another test kills were
+# tried by hand with that test.
+TIE = "at the very number where the branches meet they give the same"
+LONGER = "a buffer or a slice is longer than what is used of it"
+TUNING = "chooses between versions that give the same, or cuts the work otherwise"
+CHUNKS = "only calls of several chunks notice, which are too slow as ordinary Python: the compiled test_accuracy has one"
+BITS = "the difference is in high bits, which the shift into the exponent drops"
+INFINITE = "only rows of infinities notice: tests/ops/test_normalisation.py and test_reduction.py have them"
+EXPLAINED = {
+    ("elementwise/cpu.py", "if x[i] < -far", "Lt -> LtE"): TIE,
+    ("elementwise/polynomial.py", "if n < i32(30)", "Lt -> LtE"): TIE,
+    ("elementwise/polynomial.py", "if abs(x) < f32(0.55)", "another"): TUNING,
+    ("elementwise/polynomial.py", "(e if x < 0.0", "Lt -> LtE"): TIE,
+    ("elementwise/polynomial.py", "- ROUNDER_BITS", "Sub -> Add"): BITS,
+    ("elementwise/reference.py", "special.erf(x * math.sqrt(0.5))", ""): "complex numbers only: test_properties.py",
+    ("elementwise/reference.py", "x.real > FAR", "Gt -> GtE"): TIE,
+    ("elementwise/reference.py", "positive = z.real > 0", "Gt -> GtE"): TIE,
+    ("fused/cpu.py", "at = slice(r * n", "off by one"): LONGER,
+    ("fused/cpu.py", "left, right = slice", "off by one"): LONGER,
+    ("fused/cpu.py", "chunk, d = kept[", "off by one"): LONGER,
+    ("fused/reference.py", "# not 0 · -inf", "Eq -> NotEq"): "a slope of 0 is what leaky_relu of tests/ops/test_fused.py has",
+    ("indexing/reference.py", "wrong = rows[", ""): "only which of several wrong indices the message names",
+    ("linalg/cpu.py", "CHUNK_FLOPS", ""): TUNING,
+    ("linalg/cpu.py", "if b.ndim <= 2", "LtE -> Lt"): TUNING,
+    ("linalg/cpu.py", "a.reshape(a.shape[-2:])", "off by one"): TUNING,
+    ("linalg/cpu.py", "cuts = [", ""): TUNING,
+    ("loss/cpu.py", "if x > 0 else", "Gt -> GtE"): TIE,
+    ("normalisation/cpu.py", "chunk, result = x[", ""): CHUNKS,
+    ("normalisation/cpu.py", "CHUNK // channels", "off by one"): TUNING,
+    ("philox/cpu.py", "np.empty(", ""): LONGER,
+    ("philox/cpu.py", "n >= PARALLEL", "GtE -> Gt"): TUNING,
+    ("philox/cpu.py", "if value > below", "Gt -> GtE"): TIE,
+    ("philox/reference.py", "v.view(integer) < 0", "Lt -> LtE"): "needs 32 bits of 0: one draw in 2^32",
+    ("reduction/cpu.py", "fours = stop", "drop a term"): LONGER,
+    ("reduction/cpu.py", "highest[r] = shift(", "off by one"): LONGER,
+    ("reduction/cpu.py", "zero, one, infinity", "off by one"): INFINITE,
+    ("softmax/reference.py", "np.where(total == 0, 1, total)", "off by one"): INFINITE,
+    ("softmax/rows.py", "if x[i + ", ""): "any number near the maximum serves as the one to subtract",
+}
+
+
 # ---- what can go wrong
 
 
@@ -102,6 +143,12 @@ class Mutant:
     def __str__(self) -> str:
         text = self.path.read_text(encoding="utf-8").splitlines()[self.line - 1].strip()
         return f"{self.path.relative_to(KERNEL_FOLDER)}:{self.line}: {self.what}: {text}"
+
+    @property
+    def reason(self) -> str:
+        """Why it may survive; empty for one that should not."""
+        text = str(self)
+        return next((why for (path, *parts), why in EXPLAINED.items() if path in text and all(p in text for p in parts)), "")
 
     def code(self) -> types.CodeType:
         """The file, compiled with the mutation in it."""
@@ -283,12 +330,14 @@ def main() -> int:
     reached = [(m, alive) for m, alive in outcomes if alive is not None]
     survivors = [m for m, alive in reached if alive]
     for m in sorted(survivors, key=str):
-        print(f"survived: {m}")
+        print(f"survived: {m}\n          {m.reason or 'UNEXPLAINED'}")
     killed = len(reached) - len(survivors)
+    counted = killed + sum(not m.reason for m in survivors)
     print(f"{len(everything)} mutants, {len(chosen)} tried, {len(chosen) - len(reached)} in functions that no small case calls")
     print(f"{harness.left_out} cases were left out: ordinary Python does not reproduce them")
-    print(f"mutation score {100 * killed / max(len(reached), 1):.1f} %: {killed} of {len(reached)} killed")
-    return 0
+    print(f"{killed} of {len(reached)} killed by the cards alone, {len(reached) - counted} survivors explained")
+    print(f"mutation score {100 * killed / max(counted, 1):.1f} %: {killed} of {counted} that change something a card can see")
+    return 0 if killed >= 0.95 * counted else 1
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ REFUSALS = [
     (lambda: ops.group_norm(X, 2, activation="foo"), ValueError, "group_norm", "'foo'", "'relu'", "'silu'"),
     (lambda: ops.linear(M, M, activation="foo"), ValueError, "linear", "'foo'", "'relu'", "'silu'"),
     (lambda: ops.gelu(X, approximate="foo"), ValueError, "gelu", "'none' or 'tanh'", "'foo'"),
-    (lambda: ops.softplus(X, beta=0), ValueError, "softplus", "beta=0", "must not be 0"),
+    (lambda: ops.softplus(X, beta=0), ValueError, "softplus", "beta must not be 0", "relu"),
     (lambda: ops.leaky_relu(X, negative_slope=-1), ValueError, "leaky_relu", "at least 0", "-1"),
     (lambda: ops.elu(X, alpha=-1), ValueError, "elu", "at least 0", "-1"),
     (lambda: ops.dropout(X, 1.5, Generator(0)), ValueError, "dropout", "p=1.5", "[0, 1)"),

@@ -47,7 +47,7 @@ def softplus(x: Array, beta: float = 1.0) -> Array:
     There is no `threshold` beyond which PyTorch returns x instead: this is exact and no slower. Raises ValueError for β = 0.
     """
     if beta == 0:
-        raise ValueError(f"beta={beta}, and must not be 0: softplus has no limit there; relu is its limit for large beta")
+        raise ValueError(f"beta must not be {beta}: softplus has no limit there; relu is its limit for large beta")
     return kernels.softplus(x, beta)
 
 

@@ -112,10 +112,11 @@ log_softmax_vjp.vjp(
 
 def _along(kernel: Callable, axis: int, *arrays: Array) -> Array:
     """Apply a kernel for rows along another axis."""
-    if not -arrays[0].ndim <= axis < arrays[0].ndim:
-        shape = tuple(arrays[0].shape)
+    raw = floats(*arrays)
+    if not -raw[0].ndim <= axis < raw[0].ndim:
+        shape = raw[0].shape
         raise np.exceptions.AxisError(f"axis {axis} of an x of shape {shape}: it must be below {len(shape)}")
-    moved = [np.moveaxis(a, axis, -1) for a in floats(*arrays)]
+    moved = [np.moveaxis(a, axis, -1) for a in raw]
     shape = moved[0].shape
     rows = (math.prod(shape[:-1]), shape[-1])
     return np.moveaxis(kernel(*(a.reshape(rows) for a in moved)).reshape(shape), -1, axis)
