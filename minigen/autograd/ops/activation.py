@@ -144,7 +144,7 @@ def silu_spec(x: Array) -> Array:
 
 def _inside(function: Callable, x: Array, bound: float) -> Array:
     """function(x) where |x| < bound, and beyond it its limit max(x, 0): there σ(x) and e^-x² are 0 and would meet ∞."""
-    return where((x > -bound) & (x < bound), function(clip(x, -bound, bound)), relu(x))
+    return where((x > -bound) & (x < bound), function(clip(x, -bound, bound)), where(x < 0, 0.0, x))
 
 
 @op(spec=silu_spec)
