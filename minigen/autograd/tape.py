@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from .plan import Plan, Rule
+from .remedies import remedy
 
 Array = Any  # a raw array (numpy.ndarray or cupy.ndarray), or a Tensor of one
 
@@ -330,9 +331,10 @@ def _explained(op: Op, raw: list, error: Exception) -> Exception:
     if len(devices) > 1:
         where = ", ".join(f"{name or 'input'} on {device_of(r)}" for name, r in zip(op.inputs, raw, strict=False))
         return TypeError(f"{op.name}: inputs on different devices ({where}). Move them to one device with .to(device)")
-    if str(error).startswith(op.name):
+    said, way_out = str(error).rstrip(), remedy(str(error), [*op.inputs, *op.defaults])
+    if said.startswith(op.name) and not way_out:
         return error
-    message = f"{op.name}({shown}): {error}"
+    message = (said if said.startswith(op.name) else f"{op.name}({shown}): {said}") + way_out
     try:
         return type(error)(message)
     except TypeError:  # some of NumPy's errors are made of more than a message

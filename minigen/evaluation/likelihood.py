@@ -49,6 +49,7 @@ class NLL:
 
     @property
     def bits_per_dim(self) -> float:
+        """The same in bits per dimension: nats / (dimensions · ln 2)."""
         return self.value / self.dims / math.log(2)
 
     def __str__(self) -> str:

@@ -147,6 +147,7 @@ class Checkpoints:
         self._good: dict[Path, tuple[int, ...]] = {}  # files known to verify, and `_identity` when they did
 
     def path(self, step: int) -> Path:
+        """The file of the checkpoint of a step."""
         return self.folder / f"step-{step:08d}.ckpt"
 
     def steps(self) -> list[int]:

@@ -39,8 +39,9 @@ class Diverged(ArithmeticError):
 class RunConfig:
     """What a run is: `options` are the model's own (None: its defaults), the rest every run has.
 
-    steps, epochs, minutes: when to stop, at most one of them; without any, the model's own number of steps counts. Minutes
-    are of processor time in training steps, so that a budget means the same on a busy machine.
+    steps, epochs, minutes: when to stop, at most one of them; without any, the model's own number of steps counts, which is
+    `options.steps` (so in config.json `steps` is null unless it was asked for). Minutes are of processor time in training
+    steps, so that a budget means the same on a busy machine.
     threads: CPU threads, None for all. The results do not depend on it, bit for bit.
 
     Raises ConfigError, naming the field, for a value that is not allowed.
@@ -76,7 +77,14 @@ class RunConfig:
             raise ConfigError(f"a run has one budget, not {' and '.join(given)}: leave out all but one")
 
     def to_json(self) -> dict[str, Any]:
+        """All settings by name, as config.json holds them; the options of the model are a dict of their own."""
         return dataclasses.asdict(self)
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that may not change when a run is resumed, those of the model as `options.name`."""
+        values = self.to_json()
+        options = {f"options.{name}": value for name, value in values.pop("options").items() if name not in CHANGEABLE}
+        return {name: value for name, value in values.items() if name not in CHANGEABLE} | options
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:

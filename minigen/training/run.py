@@ -180,7 +180,9 @@ class Run:
         return Generator(self.config.seed << 64 | self.step + 1)
 
     def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as a checkpoint holds it: `restore` takes it over."""
         return {
+            "config": self.config.fixed(),
             "model": self.model.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -207,11 +209,21 @@ class Run:
     def restore_model(self, latest: Latest) -> None:
         """Take over what looking at the model needs: parameters and their average."""
         with _fitting(latest):
+            _require_config(latest, self.config)
             require_same(latest.state["model"], self.model.state_dict(), latest.path)
             self.model.load_state_dict(latest.state["model"])
             if self.ema is not None:
                 self.ema.load_state_dict(latest.state["ema"])
             self.step, self.cpu_seconds = latest.step, latest.state["cpu_seconds"]
+
+
+def _require_config(latest: Latest, config: RunConfig) -> None:
+    """Raise CheckpointError if the checkpoint was written under another configuration than that of config.json."""
+    saved = latest.state["config"]
+    for name, value in config.fixed().items():
+        if name in saved and saved[name] != value:
+            reason = f"it was written with {name} = {saved[name]!r}, and config.json says {value!r}"
+            raise CheckpointError(latest.path, reason, "undo the change in config.json, or start a new run with --out")
 
 
 @contextmanager
