@@ -137,7 +137,7 @@ REFUSED = {
     "--verison models": ["unknown option '--verison'"],
     "train": ["MODEL is missing", "vae, vae-mlp, realnvp, spline, maf, iaf, glow, ddpm2d, ddpm"],
     "train vea": ["unknown model 'vea'", "did you mean vae?"],
-    "train gan": ["unknown model 'gan'", "known are vae, vae-mlp, realnvp, spline, maf, iaf, glow, ddpm2d, ddpm"],
+    "train gna": ["unknown model 'gna'", "known are ", "vae, vae-mlp, realnvp, spline, maf, iaf, glow, ddpm2d, ddpm"],
     "train VAE": ["unknown model 'VAE'"],
     "train vae digits": ["'digits' is one argument too many", "minigen train vae --help"],
     "train vae --lrr 1": ["unknown option '--lrr'", "did you mean --lr?"],
