@@ -131,7 +131,7 @@ def everything(folder):
 
 REFUSED = {
     # words that do not exist
-    "": ["COMMAND is missing", "train, sample, evaluate, data, models, gradcheck, doctor"],
+    "": ["COMMAND is missing", "train, sample, evaluate, classifier, data, models, gradcheck, doctor"],
     "trian vae": ["unknown command 'trian'", "did you mean train?"],
     "xyzzy": ["unknown command 'xyzzy'", "known are train, sample"],
     "--verison models": ["unknown option '--verison'"],
@@ -197,6 +197,10 @@ REFUSED = {
     "evaluate run -n 361": ["-n 361", "digits has 360 test samples"],
     "evaluate run -k 0": ["-k", "a whole number of at least 1", "'0'"],
     "evaluate run -k 2.5": ["-k", "a whole number of at least 1", "'2.5'"],
+    "evaluate run --samples -1": ["--samples", "a whole number of at least 0", "'-1'"],
+    "evaluate run --samples 361": ["--samples 361", "digits has 360 test samples"],
+    "classifier --data moons": ["--data moons", "without labels"],
+    "classifier --data mnits": ["--data", "did you mean mnist?"],
     "gradcheck --examples 0": ["--examples", "a whole number of at least 1", "'0'"],
     # what does not go together, or is not there
     "train glow --data moons": ["glow on moons", "sides are multiples of 4", "(2,)"],

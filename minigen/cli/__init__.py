@@ -27,9 +27,10 @@ from ..training.files import FileError
 from .lists import data_command, doctor_command, gradcheck_command, models_command
 from .options import Parser, a_name, add_train_options, value
 from .printing import complain, leave_streams, prepare_streams, sentence
-from .runs import evaluate_command, sample_command, train_command
+from .runs import classifier_command, evaluate_command, sample_command, train_command
 
 REFUSALS = (ConfigError, data.DataError, backend.DeviceError, FileError, OSError, MemoryError)
+DATA_HELP = "data set; see: minigen data (default: digits)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,6 +110,13 @@ def build_parser() -> Parser:
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/vae-digits")
     evaluate.add_argument("-n", type=value(int, 2), metavar="N", help="how many test samples, at random (default: all)")
     evaluate.add_argument("-k", type=value(int, 1), default=50, metavar="K", help="importance samples of a bound (default: 50)")
+    how_many = "how many samples are scored; 0: none (default: 1000 images, or 2000 points)"
+    evaluate.add_argument("--samples", type=value(int, 0), metavar="N", help=how_many)
+
+    judge = command(classifier_command, "train the classifier that judges images, and tell its hash")
+    judge.add_argument("--data", type=value(str, choices=data.DATASETS), default="digits", metavar="NAME", help=DATA_HELP)
+    judge.add_argument("--seed", type=value(int, 0, 2**63 - 1), default=0, metavar="N", help="its seed (default: 0)")
+    judge.add_argument("--anew", action="store_true", help="train it even if it has been kept")
 
     show = command(data_command, "list the data sets, or tell about one")
     names = value(str, choices=data.DATASETS)

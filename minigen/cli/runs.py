@@ -14,7 +14,6 @@ from ..training.files import write_atomically
 from ..training.run import load_run, train
 from .options import flag
 
-PIECE = 500  # samples that are drawn at a time
 IN_PICTURE = {4: 400, 2: 5000}  # how many images (N, H, W, C), or points (N, 2), fit into a picture
 
 
@@ -66,10 +65,11 @@ def sample_command(args: argparse.Namespace) -> None:
     from ..random import Generator
     from ..training.figures import looking_at
     from ..training.progress import Progress, say_when_compiling
+    from ..training.quality import draw
 
-    run, rng = load_run(args.run), Generator(args.seed)
+    run = load_run(args.run)
     with looking_at(run) as model, say_when_compiling(Progress().say):
-        samples = np.concatenate([model.sample(min(PIECE, args.n - i), rng) for i in range(0, args.n, PIECE)])
+        samples = draw(model, args.n, Generator(args.seed))
     shown = samples[: IN_PICTURE[samples.ndim]]
     title = f"{run.config.model} on {run.config.data}, step {run.step}, seed {args.seed}"
     png = plots.image_grid(shown, title) if samples.ndim == 4 else plots.points(shown, run.test.x[: len(shown)], title)
@@ -83,26 +83,73 @@ def sample_command(args: argparse.Namespace) -> None:
 
 def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
-    from tqdm import tqdm
-
     from ..training.figures import count_active_units, estimate, has_active_units, likelihood, some
     from ..training.progress import Progress, say_when_compiling
+    from ..training.quality import code_score
 
     run = load_run(args.run)
-    if args.n is not None and args.n > len(run.test):
-        raise ConfigError(f"-n {args.n}: {run.test.name} has {len(run.test)} test samples; choose at most as many")
+    for option, n in (("-n", args.n), ("--samples", args.samples)):
+        if n is not None and n > len(run.test):
+            raise ConfigError(f"{option} {n}: {run.test.name} has {len(run.test)} test samples; choose at most as many")
     x = some(run.test, args.n or len(run.test))[0]
     print(_summary(run), flush=True)
     with say_when_compiling(Progress().say):
         own = run.model.estimators(args.k)
         for name, log_prob in own.items():
-            with tqdm(total=len(x), desc=name, unit=" samples", leave=False, disable=None) as bar:
+            with _bar(len(x), name) as bar:
                 nll = estimate(run, x, name, log_prob, said=bar.update)
             print(nll, flush=True)
         if not own and "log_prob_bound" in run.model.capabilities():
             for k in dict.fromkeys((1, args.k)):
-                with tqdm(total=len(x), desc=f"k = {k}", unit=" samples", leave=False, disable=None) as bar:
+                with _bar(len(x), f"k = {k}") as bar:
                     nll = likelihood(run, x, k, said=bar.update)
                 print(nll, flush=True)
         if has_active_units(run.model):
             print("active units: {} of {}".format(*count_active_units(run)))
+        told = code_score(run)
+        if told is not None:
+            print(told)
+        if args.samples != 0:
+            _print_sample_scores(run, args.samples)
+
+
+def _print_sample_scores(run: Any, n: int | None) -> None:
+    from ..training.progress import Progress
+    from ..training.quality import class_counts, sample_scores
+
+    with _bar(n, "samples") as bar:
+        scores, samples = sample_scores(run, n, Progress().say, bar.update)
+    for score in scores:
+        print(score)
+    if samples.ndim == 4:
+        counts = class_counts(run.data, samples)
+        print(f"classes of {len(samples)} samples, by the classifier: " + "  ".join(f"{c}: {n}" for c, n in enumerate(counts)))
+
+
+def _bar(total: int | None, what: str) -> Any:
+    """A bar that is gone when it is full."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit=" samples", leave=False, disable=None)
+
+
+def classifier_command(args: argparse.Namespace) -> None:
+    """minigen classifier --data NAME"""
+    import time
+
+    from ..data import load
+    from ..evaluation import classify, weights_sha256
+    from ..training.progress import Progress, say_when_compiling
+    from ..training.quality import kept_classifier
+
+    train_split, test = load(args.data, "train"), load(args.data, "test")
+    if train_split.y is None:
+        raise ConfigError(f"--data {args.data}: points or images without labels; a classifier needs classes")
+    start = time.process_time()
+    with say_when_compiling(Progress().say), _bar(None, "steps") as bar:
+        kept = kept_classifier(train_split, args.seed, args.anew, Progress().say, lambda step: bar.update(1))
+    spent = f"trained in {time.process_time() - start:.0f} CPU-seconds" if kept.new else "kept from before"
+    right = float((classify(kept.net, test.x) == test.y).mean())
+    print(f"LeNet for {args.data}, seed {args.seed}, {spent}: {100 * right:.2f} % of {len(test)} test images right")
+    print(f"SHA-256 of the weights: {weights_sha256(kept.net)}")
+    print(f"in {kept.path}")
