@@ -24,7 +24,7 @@ from ..autograd import backend
 from ..models import FAMILIES, MODELS
 from ..training.config import ConfigError, Diverged, RunConfig
 from ..training.files import FileError
-from .lists import data_command, doctor_command, gradcheck_command, models_command
+from .lists import check_command, data_command, doctor_command, gradcheck_command, models_command
 from .options import Parser, a_name, add_train_options, value
 from .printing import complain, leave_streams, prepare_streams, sentence
 from .runs import classifier_command, evaluate_command, sample_command, train_command
@@ -122,6 +122,9 @@ def build_parser() -> Parser:
     names = value(str, choices=data.DATASETS)
     show.add_argument("name", nargs="?", type=names, metavar="NAME", help="a data set (default: all)")
     command(models_command, "list the models, and what each can do")
+    judged = command(check_command, "check a model, built in or your own, against analytic truths")
+    judged.add_argument("subject", metavar="MODEL", help="a model or family, or your own class as my_module:MyModel")
+    judged.add_argument("--only", metavar="TRUTH", help="one truth (default: all that apply)")
     check = command(gradcheck_command, "check the gradients of ops, to second order")
     check.add_argument("ops", nargs="*", metavar="OP", help="names of ops (default: all)")
     check.add_argument("--examples", type=value(int, 1), default=20, metavar="N", help="random cases of each (default: 20)")

@@ -1,4 +1,4 @@
-"""Commands that tell what is known here, and whether it is right: data, models, gradcheck, doctor. One function each."""
+"""Commands that tell what is known here, and whether it is right: data, models, check, gradcheck, doctor. One function each."""
 
 from __future__ import annotations
 
@@ -49,6 +49,37 @@ def models_command(args: argparse.Namespace) -> None:
     table(("name", "what it is", "what it can do"), rows)
     print()
     table(("capability", "meaning"), list(CAPABILITIES.items()))
+
+
+def check_command(args: argparse.Namespace) -> int:
+    """minigen check MODEL"""
+    from ..training.progress import Progress, say_when_compiling
+    from ..truths import TRUTHS, SubjectError, check, subjects
+
+    if args.only is not None and args.only not in TRUTHS:
+        raise ConfigError(rules.unknown("truth", args.only, TRUTHS))
+    try:
+        found = subjects(args.subject)
+    except SubjectError as error:
+        raise ConfigError(str(error)) from error
+    failed = applied = 0
+    for name, cls in found:
+        print(f"{name}, a {cls.__module__}.{cls.__qualname__}" if ":" not in name else name)
+        others = []
+        with say_when_compiling(Progress().say):
+            for verdict in check(cls, TRUTHS.values() if args.only is None else [TRUTHS[args.only]]):
+                if verdict.state == "does not apply":
+                    others.append(verdict)
+                    continue
+                print(verdict, flush=True)
+                applied += 1
+                failed += verdict.state == "fails"
+        for verdict in others:
+            print(verdict)
+    if not applied:
+        raise ConfigError(f"no truth applies to {args.subject}: docs/truths.md tells what a class must have to be checked")
+    print(f"{applied - failed} of {applied} truths hold")
+    return 1 if failed else 0
 
 
 def gradcheck_command(args: argparse.Namespace) -> int:

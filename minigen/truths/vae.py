@@ -23,7 +23,7 @@ N = 250  # samples
 ROUND_OFF = 1e-9
 
 
-def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 2, seed: int = 0) -> list[Finding]:
+def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 3, seed: int = 0) -> list[Finding]:
     """At the maximum-likelihood parameters of pPCA the ELBO is the log-likelihood, of each sample and so of all, and there
     the loss has no gradient: the best ELBO is the maximum of the log-likelihood   (Lucas 2019, theorem 1).
 
@@ -36,8 +36,22 @@ def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 2, se
     elbo = np.mean([vae.elbo(x, noise)[0].data for _ in range(len(noise))], axis=0)  # (N,)
     for _ in range(len(noise)):
         vae.loss(x, noise).total.backward()
+    mu, variance = ppca.posterior(x)  # (N, q), (q,)
+    kl = float(0.5 * (mu**2 + variance - 1 - np.log(variance)).sum(axis=1).mean())
+    best = ppca.log_likelihood
+    suspects = (
+        (best + 0.5 * d * math.log(2 * math.pi), "log p(x|z) has no ½ log 2π"),
+        (best + kl, "the KL term is left out"),
+        (best + kl - kl / q, "the KL term is averaged over the code, where it must be summed"),
+        (best + 0.5 * kl, "the KL term has a weight of ½"),
+        (best - kl, "the KL term counts twice"),
+        (best + 2 * kl, "the KL term has the wrong sign"),
+        (best / d, "everything is averaged over the values, where it must be summed"),
+        ((best + kl) / d - kl, "log p(x|z) is averaged over the values, where it must be summed"),
+        (-best, "the ELBO has the wrong sign"),
+    )
     return [
-        Finding("mean ELBO at the optimum, nats", elbo.mean(), ppca.log_likelihood, ROUND_OFF),
+        Finding("mean ELBO at the optimum, nats", float(elbo.mean()), best, ROUND_OFF, suspects),
         Finding("largest |ELBO - log p| of a sample, nats", abs(elbo - ppca.log_prob(x)).max(), 0, ROUND_OFF),
         *(
             Finding(f"largest gradient of the loss for {name}", abs(_gradient(p)).max(), 0, ROUND_OFF)
