@@ -77,7 +77,7 @@ def help_of(line, monkeypatch, capsys, columns=80):
 
 
 COMMANDS = ("", "train", "train vae", "train vae-mlp", "sample", "evaluate", "classifier", "data", "models", "gradcheck")
-COMMANDS += ("doctor", "check")
+COMMANDS += ("doctor", "check", "compare")
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -25,9 +25,9 @@ from ..models import FAMILIES, MODELS
 from ..training.config import ConfigError, Diverged, RunConfig
 from ..training.files import FileError
 from .lists import check_command, data_command, doctor_command, gradcheck_command, models_command
-from .options import Parser, a_name, add_train_options, value
+from .options import Parser, a_folder, a_name, add_train_options, value
 from .printing import complain, leave_streams, prepare_streams, sentence
-from .runs import classifier_command, evaluate_command, sample_command, train_command
+from .runs import classifier_command, compare_command, evaluate_command, sample_command, train_command
 
 REFUSALS = (ConfigError, data.DataError, backend.DeviceError, FileError, OSError, MemoryError)
 DATA_HELP = "data set; see: minigen data (default: digits)"
@@ -112,6 +112,22 @@ def build_parser() -> Parser:
     evaluate.add_argument("-k", type=value(int, 1), default=50, metavar="K", help="importance samples of a bound (default: 50)")
     how_many = "how many samples are scored; 0: none (default: 1000 images, or 2000 points)"
     evaluate.add_argument("--samples", type=value(int, 0), metavar="N", help=how_many)
+
+    compared = command(compare_command, "train one model of each family at one budget, and put them into one table")
+    names = value(str, choices=data.DATASETS)
+    compared.add_argument("--data", type=names, default="digits", metavar="NAME", help=DATA_HELP)
+    minutes = "minutes of processor time for each (default: 2)"
+    compared.add_argument("--minutes", type=value(float, 0.001), default=2.0, metavar="X", help=minutes)
+    which = "names of families, with commas (default: all)"
+    compared.add_argument("--families", default=",".join(FAMILIES), metavar="NAMES", help=which)
+    compared.add_argument("--seed", type=value(int, 0, 2**63 - 1), default=0, metavar="N", help="seed of each (default: 0)")
+    compared.add_argument("--threads", type=value(int, 1), default=1, metavar="N", help="CPU threads (default: 1)")
+    tests = "test samples for the likelihoods (default: 500 images, or 5000 points)"
+    compared.add_argument("--tests", type=value(int, 2), metavar="N", help=tests)
+    where = "where it goes (default: comparisons/DATA-MINUTESmin)"
+    compared.add_argument("--out", type=a_folder, metavar="FOLDER", help=where)
+    compared.add_argument("--resume", action="store_true", help="continue the comparison in --out")
+    compared.add_argument("--quiet", action="store_true", help="print the table only")
 
     judge = command(classifier_command, "train the classifier that judges images, and tell its hash")
     judge.add_argument("--data", type=value(str, choices=data.DATASETS), default="digits", metavar="NAME", help=DATA_HELP)

@@ -49,6 +49,13 @@ def models_command(args: argparse.Namespace) -> None:
     table(("name", "what it is", "what it can do"), rows)
     print()
     table(("capability", "meaning"), list(CAPABILITIES.items()))
+    notes: dict[tuple[str, str], list[str]] = {}
+    for e in MODELS.values():
+        for capability, note in e.cls.notes.items():
+            notes.setdefault((capability, note), []).append(e.name)
+    if notes:
+        print()
+        table(("note", ""), [(f"{what} of {', '.join(names)}", note) for (what, note), names in notes.items()])
 
 
 def check_command(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Commands that do something with a run: train, sample, evaluate. One function each."""
+"""Commands that do something with runs: train, sample, evaluate, compare, classifier. One function each."""
 
 from __future__ import annotations
 
@@ -114,12 +114,14 @@ def evaluate_command(args: argparse.Namespace) -> None:
 
 
 def _print_sample_scores(run: Any, n: int | None) -> None:
+    from ..training.figures import looking_at
     from ..training.progress import Progress
-    from ..training.quality import class_counts, sample_scores
+    from ..training.quality import class_counts, draw, sample_scores, usual_number
 
-    with _bar(n, "samples") as bar:
-        scores, samples = sample_scores(run, n, Progress().say, bar.update)
-    for score in scores:
+    n = n or usual_number(run.test)
+    with _bar(n, "samples") as bar, looking_at(run) as model:
+        samples = draw(model, n, run.evaluation_rng(), bar.update)
+    for score in sample_scores(run, samples, Progress().say):
         print(score)
     if samples.ndim == 4:
         counts = class_counts(run.data, samples)
@@ -131,6 +133,20 @@ def _bar(total: int | None, what: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, desc=what, unit=" samples", leave=False, disable=None)
+
+
+def compare_command(args: argparse.Namespace) -> None:
+    """minigen compare"""
+    from ..training.compare import Comparison, compare
+    from ..training.progress import Progress
+
+    families = tuple(name.strip() for name in args.families.split(",") if name.strip())
+    wanted = Comparison(args.data, args.minutes, families, args.seed, args.threads, args.tests)
+    folder = args.out or Path("comparisons") / f"{args.data}-{args.minutes:g}min"
+    text = compare(wanted, folder, args.resume, args.quiet, Progress(args.quiet).say)
+    print(text, end="")
+    if not args.quiet:
+        print(f"\nwritten to {folder}: table.md, table.json, table.png")
 
 
 def classifier_command(args: argparse.Namespace) -> None:

@@ -40,7 +40,8 @@ class RunConfig:
     """What a run is: `options` are the model's own (None: its defaults), the rest every run has.
 
     steps, epochs, minutes: when to stop, at most one of them; without any, the model's own number of steps counts. Minutes
-    are of processor time in training steps, so that a budget means the same on a busy machine.
+    are of processor time in training steps, without the compilation of kernels: a budget means the same on a busy machine,
+    and on one that has never run this before.
     threads: CPU threads, None for all. The results do not depend on it, bit for bit.
 
     Raises ConfigError, naming the field, for a value that is not allowed.

@@ -35,33 +35,32 @@ from ..random import Generator
 from . import checkpoint, figures, files
 
 PIECE = 500  # samples that are drawn at a time
-SAMPLES = {2: 2000, 4: 1000}  # how many are scored: points (N, 2), images (N, H, W, C)
+SAMPLES = {2: 2000, 4: 1000}  # see usual_number, by the number of axes: points (N, 2), images (N, H, W, C)
 
 Say = Callable[[str], Any]
 
 
-def sample_scores(
-    run: Any, n: int | None = None, say: Say = lambda text: None, said: Callable[[int], Any] = lambda n: None
-) -> tuple[list[Score], np.ndarray]:
-    """Scores of n samples of a run against its test data, beside those of n training samples; and the samples.
+def sample_scores(run: Any, samples: np.ndarray, say: Say = lambda text: None) -> list[Score]:
+    """Scores of samples of a run against its test data, beside those of as many training samples.
 
-    n: None for 2,000 points or 1,000 images, or as many as there are test samples.     say: is told if a classifier is trained.
-    said: is told after every piece how many samples were drawn.
+    say: is told if a classifier is trained.
     Raises ValueError for more samples than test samples, and for images without labels, for which there is no classifier.
     """
-    test, train = run.test, run.data
-    n = min(SAMPLES[test.x.ndim], len(test)) if n is None else n
+    test, train, n = run.test, run.data, len(samples)
     if n > len(test):
         raise ValueError(f"{n} samples: {test.name} has {len(test)} test samples; choose at most as many")
-    with figures.looking_at(run) as model:
-        samples = draw(model, n, run.evaluation_rng(), said)
     real, others = test.x[figures.chosen(test, len(test))], train.x[figures.chosen(train, n)]
     if test.x.ndim == 2:
-        return compare(samples, real, others, FOR_POINTS, f"{test.name} test"), samples
+        return compare(samples, real, others, FOR_POINTS, f"{test.name} test")
     net = kept_classifier(train, say=say).net
     seen = f"{test.name} test, LeNet {weights_sha256(net)[:8]}"
     samples_seen, real_seen, others_seen = (features(net, x) for x in (samples, real, others))
-    return compare(samples_seen, real_seen, others_seen, FOR_FEATURES, seen), samples
+    return compare(samples_seen, real_seen, others_seen, FOR_FEATURES, seen)
+
+
+def usual_number(test: Dataset) -> int:
+    """How many samples are scored where nothing else is said: 2,000 points, 1,000 images, or as many as there are tests."""
+    return min(SAMPLES[test.x.ndim], len(test))
 
 
 def draw(model: Any, n: int, rng: Generator, said: Callable[[int], Any] = lambda n: None) -> np.ndarray:
