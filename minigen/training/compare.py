@@ -148,6 +148,7 @@ def judged(family: str, folder: Path, wanted: Comparison, say: Say) -> dict[str,
     """The row of a trained run; its samples go into samples.npy."""
     run = load_run(folder)
     n = quality.usual_number(run.test)
+    say(f"{family}: {n} samples, and the likelihood of {wanted.number} test samples")
     with figures.looking_at(run) as model:
         quality.draw(model, min(n, 10), run.evaluation_rng())  # compiles what sampling needs
         start = time.process_time()

@@ -158,6 +158,15 @@ TRUTHS = {
             mistakes="the axes of the mean, a standard deviation for its logarithm, or a start at every batch",
         ),
         Truth(
+            "iaf-maf",
+            "a map turned round has the old one's outputs for inputs, and minus its log-determinant there",
+            "Kingma et al. 2016, arXiv 1606.04934; Papamakarios et al. 2017, arXiv 1705.07057, sec. 3.4",
+            ("forward", "inverse"),
+            density.turned_round,
+            made_of=("bijection",),
+            mistakes="the log-determinant taken at the wrong end, or its sign",
+        ),
+        Truth(
             "dequantise",
             "a uniform density gives log2(levels) bits per value, whatever the image",
             "Theis et al. 2016, arXiv 1511.01844, sec. 3.1",

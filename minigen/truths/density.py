@@ -18,6 +18,7 @@ from ..data import TOYS
 from ..models.dequantise import Uniform
 from ..models.flow import ActNorm, Bijection, Chain, FlowConfig, InvertibleLinear
 from ..models.glow import GlowConfig
+from ..models.maf import Autoregressive, MaskedNetwork
 from ..optim import Adam
 from ..random import Generator
 from .flow import LOG_2PI, cross_entropy, gaussian_mle, log_det_by_differences, moments, on_grid
@@ -140,6 +141,27 @@ def actnorm(cls: Any) -> list[Finding]:
             ),
         ]
     return findings
+
+
+def turned_round(cls: Any) -> list[Finding]:
+    """An inverse autoregressive map is the masked one, backwards: it carries f(x) to x, with -log |det ∂f/∂x|."""
+    maf = Autoregressive(MaskedNetwork(4, 12, 2, False, rng=Generator(1))).astype(np.float64)
+    maf.eval()
+    noise = np.random.default_rng(0)
+    for p in maf.parameters():
+        p.data[...] += 0.3 * noise.normal(size=p.shape) / math.sqrt(max(1, p.shape[0] if p.ndim > 1 else 1))
+    x, turned = noise.normal(size=(50, 4)), cls(maf)
+    with no_grad():
+        z, log_det = (_array(a) for a in maf(Tensor(x)))
+        back, own = (_array(a) for a in turned(Tensor(z)))
+        forth = _array(turned.inverse(Tensor(x)))
+    slope = float((own * -log_det).sum() / (log_det**2).sum())
+    return [
+        Finding("largest error of the map", float(np.abs(back - x).max()), 0, 1e-9),
+        Finding("largest error of its inverse", float(np.abs(forth - z).max()), 0, 1e-9),
+        Finding("log |det| over what it must be", slope, 1, 1e-9, ((-1, "the log-determinant keeps its sign"),)),
+        Finding("largest error of log |det|, nats", float(np.abs(own + log_det).max()), 0, 1e-9),
+    ]
 
 
 class Probit(Bijection):

@@ -1,57 +1,26 @@
 """`minigen check`: truths that hold, fail with the likely mistake named, or do not apply; for our classes and a reader's own.
 
-Start at `MyDDPM`, a reader's class in thirty lines of NumPy, and `MISTAKES`, what is then said of it.
+A reader's class stands in docs/truths.md, thirty lines of NumPy with a mistake. Start at `MISTAKES`, others in the same class.
 """
 
 import math
-import textwrap
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minigen import cli, ops
 from minigen.models import FAMILIES, MODELS
-from minigen.models.flow import ActNorm, Flow, FlowConfig
+from minigen.models.flow import ActNorm, Flow, FlowConfig, Inverse
 from minigen.models.vae import VAE
 from minigen.truths import TRUTHS, Finding, SubjectError, Truth, check, subjects
 from minigen.truths.checking import built_in
 
-MY_MODULE = '''
-import numpy as np
-
-class MyDDPM:
-    """Noise is predicted, the schedule is linear, sampling ancestral with variance β."""
-
-    supports = {"prediction": ("eps",), "schedule": ("linear",), "sampler": ("ancestral",), "variance": ("large",),
-                "sampling_steps": (0,)}
-
-    def __init__(self, network, data_shape, config):
-        self.network, self.data_shape, self.T = network, data_shape, config.timesteps
-        self.beta = np.concatenate([[0.0], np.linspace(1e-4, 0.02, self.T)])
-        self.alpha_bar = np.cumprod(1 - self.beta)
-
-    def eps(self, x, t):
-        return self.network(x, np.broadcast_to(np.asarray(t) / self.T, len(x)), None).data
-
-    def loss(self, x, rng):
-        t = rng.integers(1, self.T + 1, (len(x),))
-        eps = rng.normal(x.shape)
-        a = self.alpha_bar[t][:, None]
-        return ((self.eps(np.sqrt(a) * x + np.sqrt(1 - a) * eps, t) - eps) ** 2).mean()
-
-    def denoise(self, x, t):
-        eps = self.eps(x, t)
-        return (x - np.sqrt(1 - self.alpha_bar[t]) * eps) / np.sqrt(self.alpha_bar[t]), eps
-
-    def sample(self, n, rng):
-        x = rng.normal((n, *self.data_shape))
-        for t in range(self.T, 0, -1):
-            eps = self.denoise(x, t)[1]
-            x = (x - self.beta[t] / np.sqrt(1 - self.alpha_bar[t]) * eps) / np.sqrt(1 - self.beta[t])
-            if t > 1:
-                x = x + np.sqrt(self.beta[t]) * rng.normal(x.shape)
-        return x
-'''
+PAGE = (Path(__file__).parents[2] / "docs" / "truths.md").read_text(encoding="utf-8")
+BUGGY = re.search(r"```python\n(# my_module.py\n.*?)```", PAGE, re.DOTALL)[1]  # as the page shows it
+WRONG = "            x = x + np.sqrt(self.beta[t]) * rng.normal(x.shape)\n"
+MY_MODULE = BUGGY.replace(WRONG, "            if t > 1:\n    " + WRONG)
 
 MISTAKES = {  # the truth that notices: what is replaced, by what, and what is then said
     "ddpm-gaussian": [
@@ -185,6 +154,17 @@ class StartsAgain(ActNorm):
         self.started.data[...] = 0
 
 
+class KeepsItsSign(Inverse):
+    def forward(self, z):
+        x, log_det = super().forward(z)
+        return x, -log_det
+
+
+class AtTheWrongEnd(Inverse):
+    def forward(self, z):
+        return self.bijection.inverse(z), -self.bijection(z)[1]
+
+
 class OnePosition(ActNorm):
     def forward(self, x):
         return super().forward(x)[0], self.log_scale.sum()
@@ -197,6 +177,8 @@ FLOW_MISTAKES = {
     Subtracted: ("flow-density", "log |det| is subtracted where it must be added"),
     AnotherBase: ("flow-density", "another base in the sampler than in the density"),
     StartsAgain: ("actnorm", "every batch starts it again"),
+    KeepsItsSign: ("iaf-maf", "the log-determinant keeps its sign"),
+    AtTheWrongEnd: ("iaf-maf", "the log-determinant taken at the wrong end"),
     OnePosition: ("actnorm", "the positions of an image are not counted"),
 }
 
@@ -216,6 +198,7 @@ def test_a_mistake_in_a_flow_is_named(mutant):
     ("realnvp", {"flow-density", "entropy-floor", "gaussian-mle"}),
     ("glow", {"dequantise"}),
     ("minigen.models.flow:ActNorm", {"actnorm"}),
+    ("minigen.models.flow:Inverse", {"iaf-maf"}),
 ])  # fmt: skip
 def test_what_holds_for_our_flows(name, holding):
     ((_, cls),) = subjects(name)
@@ -259,6 +242,24 @@ def test_subjects_that_are_none(name, said, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_page_shows_what_is_printed(monkeypatch, tmp_path, capsys):
+    assert BUGGY != MY_MODULE
+    (tmp_path / "my_module.py").write_text(BUGGY, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check", "my_module:MyDDPM"]) == 1
+    printed = re.search(r"prints:\n\n```\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
+    for shown, line in zip(printed, capsys.readouterr().out.splitlines(), strict=False):
+        if "does not apply" in shown:
+            break  # of which there are more with every truth
+        assert shown == line
+
+
+def test_the_page_lists_every_truth():
+    for truth in TRUTHS.values():
+        row = f"| `{truth.name}` | {truth.claim} | {truth.source} |"
+        assert row in PAGE, f"docs/truths.md lacks the row {row}"
+
+
 def test_the_command(monkeypatch, tmp_path, capsys):
     (tmp_path / "my_command.py").write_text(MY_MODULE.replace("if t > 1:", "if True:"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -300,4 +301,3 @@ def test_a_truth_says_what_a_class_lacks():
     assert truth(("sample", "loss"), ()).lacks(Something) == "it has no loss"
     assert truth(("sample",), ("encoder",)).lacks(Something) == "it is not made as Something(encoder, ...)"
     assert all(t.claim[0].islower() or t.claim[:2].isupper() or t.claim[0] in "ε∫E" for t in TRUTHS.values())
-    assert textwrap.dedent(MY_MODULE) == MY_MODULE
