@@ -1,6 +1,6 @@
 """Truths of diffusion models, checked on Gaussian data, and on a few points, for which the best denoiser is known.
 
-Start at `ddpm_gaussian`. Each check takes a class made like `minigen.models.DDPM`:
+Start at `ddpm_gaussian`; the rows of the table are at the end. Each check takes a class made like `minigen.models.DDPM`:
 
     cls(network, data_shape, config)     network(x_t, u, y): (N, *data_shape), u = t/T (N,), None -> as config.prediction says
     loss(x, rng), sample(n, rng), log_prob_bound(x, k, rng), log_prob(x, rng, steps) and denoise(x, t) -> (x_0, ε)
@@ -25,8 +25,16 @@ from ..autograd import Tensor
 from ..models.ddpm import DDPM2dConfig
 from ..models.noise import Schedule
 from ..random import Generator
-from .diffusion import FinitePoints, GaussianData
-from .truth import Finding
+from .diffusion import (
+    FinitePoints,
+    GaussianData,
+    bound_suspects,
+    error_of_noise,
+    loss_suspects,
+    reverse_variance,
+    sampler_suspects,
+)
+from .truth import Finding, Truth
 
 S2 = 0.25  # variance of the data
 POINTS = np.array([[1.0, 0.2], [-0.7, 0.9], [0.1, -1.1]])
@@ -52,9 +60,9 @@ def ddpm_gaussian(cls: Any) -> list[Finding]:
         found = _number(model.loss(_signs(steps), Signs()))
         a2 = truth.alpha_bar[1:]
         weight = {"eps": 1.0, "x0": (1 - a2) / a2, "v": 1 / a2}[prediction]
-        expected = float((weight * _error(truth, a2, 1 - a2)).mean())
+        expected = float((weight * error_of_noise(truth, a2, 1 - a2)).mean())
         what = f"loss of the best network, {schedule} schedule, it says {prediction}"
-        suspects = _loss_suspects(truth) if prediction == "eps" else ()
+        suspects = loss_suspects(truth) if prediction == "eps" else ()
         findings.append(Finding(what, found, expected, 1e-9 * expected, suspects))
     return findings
 
@@ -71,11 +79,11 @@ def ddpm_vlb(cls: Any) -> list[Finding]:
                 if not hasattr(model, "sigma2"):
                     continue
                 model.sigma2 = truth.best_variance()
-            sigma2 = truth.best_variance() if kind == "best" else _reverse_variance(truth.alpha_bar, kind)
+            sigma2 = truth.best_variance() if kind == "best" else reverse_variance(truth.alpha_bar, kind)
             found = -float(np.mean(_array(model.log_prob_bound(_signs(1), steps + 1, Signs()))))
             expected = truth.least_bound() + float(truth.gaps(sigma2).sum())
             what = f"variational bound, {steps} steps, {schedule} schedule, {kind} variance, it says {prediction}, nats"
-            findings.append(Finding(what, found, expected, 1e-8, _bound_suspects(truth, sigma2, expected)))
+            findings.append(Finding(what, found, expected, 1e-8, bound_suspects(truth, sigma2, expected)))
     return findings
 
 
@@ -92,10 +100,10 @@ def sampler_std(cls: Any) -> list[Finding]:
             )
             path = _subset(truth.alpha_bar, steps or timesteps)
             found = math.sqrt(float((_array(model.sample(len(path.alpha_bar), Impulses())) ** 2).sum()))
-            right = path.ddim_std() if sampler == "ddim" else path.ancestral_std(_reverse_variance(path.alpha_bar, kind))
+            right = path.ddim_std() if sampler == "ddim" else path.ancestral_std(reverse_variance(path.alpha_bar, kind))
             what = f"standard deviation of {sampler} samples, {kind + ' variance, ' if kind else ''}{schedule} schedule, "
             what += f"{steps or 'all'} of {timesteps} steps"
-            findings.append(Finding(what, found, right, 1e-12, _sampler_suspects(path, sampler, kind)))
+            findings.append(Finding(what, found, right, 1e-12, sampler_suspects(path, sampler, kind)))
     return findings
 
 
@@ -253,15 +261,6 @@ def _subset(alpha_bar: np.ndarray, steps: int) -> GaussianData:
     return GaussianData(S2, alpha_bar[kept])
 
 
-def _reverse_variance(alpha_bar: np.ndarray, kind: str) -> np.ndarray:
-    """σ_t² of the reverse steps: "large" β_t, "small" β̃_t, and at t = 1 always β_1.     (T+1,)"""
-    before, now = alpha_bar[:-1], alpha_bar[1:]
-    beta = 1 - now / before
-    sigma2 = beta * ((1 - before) / (1 - now) if kind == "small" else 1.0)
-    sigma2[0] = beta[0]
-    return np.concatenate([[0.0], sigma2])
-
-
 def _log_normal(x: np.ndarray, variance: float) -> np.ndarray:
     return (-0.5 * (x**2 / variance + math.log(2 * math.pi * variance))).sum(axis=1)
 
@@ -275,68 +274,73 @@ def _number(loss: Any) -> float:
     return float(np.asarray(_array(getattr(loss, "total", loss))).item())
 
 
-# ---- what known mistakes would give
+# ---- the rows of the table
 
 
-def _error(truth: GaussianData, signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """E (ε* - ε)² at each t where x_t has been made with these squares of the two coefficients, and the network knows ᾱ."""
-    a2 = truth.alpha_bar[1:]
-    slope = np.sqrt(1 - a2) / (a2 * S2 + 1 - a2)  # ε* = slope x
-    return slope**2 * (signal * S2 + noise) - 2 * slope * np.sqrt(noise) + 1
+DDPM = ("network", "data_shape", "config")  # how the constructor of a class begins
 
-
-def _loss_suspects(truth: GaussianData) -> tuple[tuple[float, str], ...]:
-    """Where fewer than T times are drawn, `Signs` begins again at the first of them."""
-    a2, before = truth.alpha_bar[1:], truth.alpha_bar[:-1]
-    right = _error(truth, a2, 1 - a2)
-    a, b, v = np.sqrt(a2), np.sqrt(1 - a2), a2 * S2 + 1 - a2
-    return tuple(
-        (float(np.mean(wrong)), mistake)
-        for wrong, mistake in (
-            (np.append(right[:-1], right[0]), "t is drawn from 1..T-1: step T, where the sampler starts, is never trained"),
-            (np.append(right[:-1], 1.0), "t is drawn from 0..T-1, where the steps are 1..T"),
-            (_error(truth, before, 1 - before), "x_t is noised with ᾱ of the step before: the schedule is off by one"),
-            (_error(truth, a2, (1 - a2) ** 2), "the noise is scaled by 1 - ᾱ, which is its variance, where √(1 - ᾱ) is meant"),
-            (_error(truth, a2**2, 1 - a2), "the data are scaled by ᾱ where √ᾱ is meant"),
-            (_error(truth, a2 / before, 1 - a2 / before), "x_t is noised with α_t = 1 - β_t, one step's, where ᾱ_t is meant"),
-            (b**2 / v - 2 * a * b * S2 / v + S2, "the network says ε, and is compared with x_0"),
-            (b**2 / v * 3 + 1, "the target is -ε: a wrong sign"),
-            (2 * right, "the loss counts everything twice"),
-            (right / 2, "the loss has a factor ½"),
-        )
-    )
-
-
-def _bound_suspects(truth: GaussianData, sigma2: np.ndarray, right: float) -> tuple[tuple[float, str], ...]:
-    v = truth.alpha_bar * S2 + 1 - truth.alpha_bar
-    left = truth.alpha_bar[-1]
-    prior = 0.5 * (left * S2 - left - math.log1p(-left))  # E L_T
-    last = 0.5 * (math.log(2 * math.pi * sigma2[1]) + S2 * (1 - truth.alpha_bar[1]) / v[1] / sigma2[1])  # E L_0
-    middle = right - prior - last
-    return (
-        (right - prior, "L_T, the KL of the last step from the prior, is left out"),
-        (right - last, "L_0, the likelihood of the last step back, is left out"),
-        (right - middle, "the terms L_1 ... L_{T-1} are left out"),
-        (prior + last + middle / max(1, len(sigma2) - 2), "the terms over t are averaged where they should be summed"),
-        (right - 0.5 * math.log(2 * math.pi), "½ log 2π is missing from L_0"),
-        (-right, "the sign: this is minus the bound"),
-    )
-
-
-def _sampler_suspects(path: GaussianData, sampler: str, kind: str) -> tuple[tuple[float, str], ...]:
-    small, large = (_reverse_variance(path.alpha_bar, name) for name in ("small", "large"))
-    found = [
-        (path.ancestral_std(small), "this is ancestral sampling with the small variance, β̃_t"),
-        (path.ancestral_std(large), "this is ancestral sampling with the large variance, β_t"),
-        (path.ancestral_std(0 * small), "no noise is added between the steps"),
-        (path.ddim_std(), "this is deterministic DDIM sampling"),
-    ]
-    if sampler == "ancestral":
-        own = small if kind == "small" else large
-        found = [entry for entry in found if abs(entry[0] - path.ancestral_std(own)) > 1e-9]
-        found += [
-            (math.sqrt(path.ancestral_std(own) ** 2 + own[1]), "noise is added at the last step too"),
-            (GaussianData(S2, path.alpha_bar[:-1]).ancestral_std(own[:-1]), "it starts at step T - 1 instead of T"),
-            (path.ancestral_std(own**2), "the noise is scaled by the variance σ², where σ is meant"),
-        ]
-    return tuple(found)
+TRUTHS = (
+    Truth(
+        "ddpm-gaussian",
+        "on Gaussian data the best network has the loss mean_t of the variance that is left",
+        "Ho et al. 2020, arXiv 2006.11239, eq. 14, for Gaussian data",
+        ("loss", "denoise"),
+        ddpm_gaussian,
+        made_of=DDPM,
+        mistakes="what the network is compared with, the schedule, or which t are drawn",
+    ),
+    Truth(
+        "ddpm-vlb",
+        "with the best mean the variational bound is the entropy, plus what the prior and the variances cost",
+        "Ho et al. 2020, arXiv 2006.11239, eqs. 5-8",
+        ("log_prob_bound", "denoise"),
+        ddpm_vlb,
+        made_of=DDPM,
+        mistakes="a term of the bound (L_T, L_t or L_0), a mean for a sum over t, or the KL the other way round",
+    ),
+    Truth(
+        "sampler-std",
+        "on Gaussian data the standard deviation of samples follows a linear recursion",
+        "Ho et al. 2020, arXiv 2006.11239, alg. 2; Song et al. 2021, arXiv 2010.02502, eq. 12",
+        ("sample", "denoise"),
+        sampler_std,
+        made_of=DDPM,
+        mistakes="the posterior mean, the first or last step, the time that the network is told, or the steps of a subset",
+    ),
+    Truth(
+        "pf-ode",
+        "the likelihood along the probability-flow ODE is the exact one",
+        "Song et al. 2021, arXiv 2011.13456, eqs. 13, 39",
+        ("log_prob", "denoise"),
+        pf_ode,
+        made_of=DDPM,
+        mistakes="g in place of g², the factor ½, ε for the score, or the sign of the trace",
+    ),
+    Truth(
+        "memorise",
+        "with a few points for data, DDIM samples are these points",
+        "De Bortoli 2022, arXiv 2208.05314; the best denoiser is a softmax mean of the points",
+        ("sample", "denoise"),
+        memorise,
+        made_of=DDPM,
+        mistakes="the DDIM step: ᾱ of this step for that of the one before, or a noise term that is not there",
+    ),
+    Truth(
+        "ddim-eta1",
+        "DDIM with eta = 1 is ancestral sampling with the small variance",
+        "Song et al. 2021, arXiv 2010.02502, sec. 4.1",
+        ("sample", "denoise"),
+        ddim_eta1,
+        made_of=DDPM,
+        mistakes="σ² = η² β̃_t, which the coefficient of ε must make room for: √(1 - ᾱ_{t-1} - σ²)",
+    ),
+    Truth(
+        "param-round-trip",
+        "ε, x_0 and v say the same of x_t",
+        "Salimans & Ho 2022, arXiv 2202.00512, sec. 4",
+        ("denoise",),
+        param_round_trip,
+        made_of=DDPM,
+        mistakes="v = √ᾱ ε - √(1 - ᾱ) x_0: a sign, or its two parts exchanged",
+    ),
+)

@@ -22,7 +22,7 @@ from ..models.maf import Autoregressive, MaskedNetwork
 from ..optim import Adam
 from ..random import Generator
 from .flow import LOG_2PI, cross_entropy, gaussian_mle, log_det_by_differences, moments, on_grid
-from .truth import Finding
+from .truth import Finding, Truth
 
 STEP, REACH = 0.1, 16.0  # of the grid for integrals: finer than a model's details, wider than its mass
 
@@ -194,3 +194,62 @@ def dequantise(cls: Any) -> list[Finding]:
 
 def _array(x: Any) -> np.ndarray:
     return x.data if isinstance(x, Tensor) else np.asarray(x)
+
+
+# ---- the rows of the table
+
+
+TRUTHS = (
+    Truth(
+        "flow-density",
+        "the density is a density, the log-determinant that of the Jacobian, and samples follow it",
+        "Papamakarios et al. 2021, arXiv 1912.02762, eq. 5",
+        ("encode", "log_prob", "sample", "example"),
+        flow_density,
+        mistakes="a log-determinant, an inverse that is none, or another base in the sampler than in the density",
+    ),
+    Truth(
+        "entropy-floor",
+        "no density has a cross-entropy with the data below their entropy, also when it is trained to",
+        "Gibbs' inequality: E[-log p] = H(data) + KL(data ‖ p)",
+        ("log_prob", "train_step", "optimizers", "example"),
+        entropy_floor,
+        mistakes="log p is that of no normalised density: a constant, a log-determinant or log Z is missing",
+    ),
+    Truth(
+        "gaussian-mle",
+        "a linear flow's best likelihood is that of the Gaussian with the data's covariance",
+        "the maximum-likelihood fit: ½ log det(2πe S)",
+        ("log_prob", "loss", "encode"),
+        linear_flow,
+        made_of=("bijection", "data_shape", "config"),
+        mistakes="below it, a term of the density is missing; above it, the training does not reach all parameters",
+    ),
+    Truth(
+        "actnorm",
+        "the first batch leaves with mean 0 and variance 1, and log |det| counts every position",
+        "Kingma & Dhariwal 2018, arXiv 1807.03039, sec. 3.1",
+        ("forward", "inverse"),
+        actnorm,
+        made_of=("channels",),
+        mistakes="the axes of the mean, a standard deviation for its logarithm, or a start at every batch",
+    ),
+    Truth(
+        "iaf-maf",
+        "a map turned round has the old one's outputs for inputs, and minus its log-determinant there",
+        "Kingma et al. 2016, arXiv 1606.04934; Papamakarios et al. 2017, arXiv 1705.07057, sec. 3.4",
+        ("forward", "inverse"),
+        turned_round,
+        made_of=("bijection",),
+        mistakes="the log-determinant taken at the wrong end, or its sign",
+    ),
+    Truth(
+        "dequantise",
+        "a uniform density gives log2(levels) bits per value, whatever the image",
+        "Theis et al. 2016, arXiv 1511.01844, sec. 3.1",
+        ("elbo", "preprocess", "sample"),
+        dequantise,
+        made_of=("bijection", "dequantiser", "data_shape", "config"),
+        mistakes="255 for 256 levels, or the Jacobian of the scale",
+    ),
+)

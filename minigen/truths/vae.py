@@ -17,7 +17,7 @@ from ..models.vae import Gaussian, VAEConfig
 from ..nn import Linear, Module, parameter
 from ..random import Generator
 from .linear import Ppca
-from .truth import Finding, SigmaPoints
+from .truth import Finding, SigmaPoints, Truth
 
 N = 250  # samples
 ROUND_OFF = 1e-9
@@ -158,3 +158,39 @@ def optimal_vae(ppca: Ppca, cls: Any, likelihood: type = Gaussian, shift: Any = 
     for p, value in zip(parameters, values, strict=True):
         p.data[...] = value
     return vae
+
+
+# ---- the rows of the table
+
+
+VAE = ("encoder", "decoder", "likelihood", "data_shape", "config")  # how the constructor of a class begins
+
+TRUTHS = (
+    Truth(
+        "linear-vae",
+        "the best ELBO of a linear VAE is the maximum log-likelihood of probabilistic PCA",
+        "Lucas et al. 2019, arXiv 1911.02469, theorem 1",
+        ("elbo", "loss", "astype"),
+        linear_vae,
+        made_of=VAE,
+        mistakes="a KL that is not summed over the code or has a hidden weight, a missing ½ log 2π, or a mean for a sum",
+    ),
+    Truth(
+        "iwae-bounds",
+        "E[w] = p(x); with the exact posterior every weight is p(x); the bounds rise to log p(x)",
+        "Burda et al. 2016, arXiv 1509.00519, theorem 1",
+        ("log_weights", "log_prob_bound", "astype"),
+        iwae_bounds,
+        made_of=VAE,
+        mistakes="log q(z|x) with the wrong sign or without its log-variance, or a mean of logarithms for log of a mean",
+    ),
+    Truth(
+        "pathwise",
+        "reparameterised gradients of E[z²] are 2 mu, and sigma² for log sigma²",
+        "Kingma & Welling 2014, arXiv 1312.6114, section 2.4",
+        ("elbo",),
+        pathwise,
+        made_of=VAE,
+        mistakes="the sample is cut off from mu and sigma (by detach, for instance), or sigma is taken for its square",
+    ),
+)

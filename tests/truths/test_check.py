@@ -26,7 +26,7 @@ MISTAKES = {  # the truth that notices: what is replaced, by what, and what is t
     "ddpm-gaussian": [
         ("rng.integers(1, self.T + 1,", "rng.integers(1, self.T,", "t is drawn from 1..T-1: step T"),
         ("rng.integers(1, self.T + 1,", "rng.integers(0, self.T,", "t is drawn from 0..T-1"),
-        ("np.sqrt(1 - a) * eps, t)", "(1 - a) * eps, t)", "the noise is scaled by 1 - ᾱ"),
+        ("np.sqrt(1 - a) * eps, t)", "(1 - a) * eps, t)", "the noise is scaled by its variance 1 - ᾱ"),
         ("np.sqrt(a) * x", "a * x", "the data are scaled by ᾱ where √ᾱ is meant"),
         ("a = self.alpha_bar[t]", "a = self.alpha_bar[t - 1]", "the schedule is off by one"),
         ("t) - eps) ** 2", "t) - x) ** 2", "compared with x_0"),
