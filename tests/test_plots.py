@@ -28,6 +28,8 @@ FIGURES = {
     "codes": lambda title: plots.latent_scatter(POINTS, LABELS, title, ("first", "second")),
     "codes without labels": lambda title: plots.latent_scatter(POINTS, None, title),
     "points": lambda title: plots.points(POINTS, POINTS * [5, 1], title),
+    "panels": lambda title: plots.point_panels(dict.fromkeys(("data", "flow\n1.0 nats", "c", "d", "e"), POINTS), title),
+    "one panel": lambda title: plots.point_panels({"data": POINTS}, title),
     "tall points": lambda title: plots.points(POINTS, POINTS * [1, 5], title),
     "curves": lambda title: plots.curves(CURVES, title, lines={"best possible": -25.0, "independent": -40.0}),
     "one value": lambda title: plots.curves({"training": ([1], [-5.0])}, title),

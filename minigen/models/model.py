@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from ..random import Generator
 
 CAPABILITIES = {
     "sample": "draws new samples",
-    "log_prob": "exact log-likelihood",
+    "log_prob": "log-likelihood, exact but for what is noted below",
     "log_prob_bound": "lower bound on the log-likelihood",
     "encode": "latent code of a sample",
     "energy": "unnormalised log-density",
@@ -65,6 +65,7 @@ class Model(Module):
     config: ModelConfig
     data_shape: tuple[int, ...]
     levels: int | None = None  # grey levels that it gives probabilities of; None: it sees points, or black and white
+    notes: ClassVar[dict[str, str]] = {}  # what must be said of one of CAPABILITIES of this class, by its name
     classes: int = 0  # classes that the model is conditioned on; where there are any, train_step and loss get labels
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:

@@ -41,7 +41,7 @@ class RunConfig:
 
     steps, epochs, minutes: when to stop, at most one of them; without any, the model's own number of steps counts, which is
     `options.steps` (so in config.json `steps` is null unless it was asked for). Minutes are of processor time in training
-    steps, so that a budget means the same on a busy machine.
+    steps, without the compilation of kernels: a budget means the same on a busy machine, and on one that has never run this.
     threads: CPU threads, None for all. The results do not depend on it, bit for bit.
 
     Raises ConfigError, naming the field, for a value that is not allowed.

@@ -102,8 +102,13 @@ def count_active_units(run: Any) -> tuple[int, int]:
 
 def some(dataset: Dataset, n: int) -> tuple[np.ndarray, np.ndarray | None]:
     """n random samples of a data set with their labels, or all; the same ones every time. The order in files is no accident."""
-    chosen = np.sort(Generator(0).permutation(len(dataset))[:n])
-    return dataset.x[chosen], None if dataset.y is None else dataset.y[chosen]
+    rows = np.sort(chosen(dataset, n))
+    return dataset.x[rows], None if dataset.y is None else dataset.y[rows]
+
+
+def chosen(dataset: Dataset, n: int) -> np.ndarray:
+    """Which n samples, in random order; the first of them are those of any smaller n."""
+    return Generator(0).permutation(len(dataset))[:n]
 
 
 @contextmanager

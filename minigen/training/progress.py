@@ -10,6 +10,7 @@ from typing import Any
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 BAR_SECONDS = 0.1  # between two looks of the bar
+OTHER_UNITS = ("bits_per_dim",)  # terms that say their unit themselves, and are not in nats
 
 
 class Progress:
@@ -114,9 +115,11 @@ class Progress:
 
 def _nats(terms: dict[str, float], count: int | None = None) -> str:
     """The first `count` terms in words, in nats, without the total loss where others explain it."""
-    named = [f"{name} {value:.2f}" for name, value in terms.items() if name != "loss" or len(terms) == 1]
-    unit = " nats" if len(terms) > 1 else ""  # a loss that nothing explains may be a mean square
-    return "  ".join(named[:count]) + unit
+    shown = [(name, value) for name, value in terms.items() if name != "loss" or len(terms) == 1][:count]
+    nats = [f"{name} {value:.2f}" for name, value in shown if name not in OTHER_UNITS]
+    others = [f"{name} {value:.3f}" for name, value in shown if name in OTHER_UNITS]
+    unit = " nats" if nats and len(terms) > 1 else ""  # a loss that nothing explains may be a mean square
+    return "  ".join([*(["  ".join(nats) + unit] if nats else []), *others])
 
 
 @contextmanager

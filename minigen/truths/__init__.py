@@ -1,18 +1,16 @@
 """Truths: analytic facts that a correct model meets and a wrong one does not.
 
-    for name, truth in TRUTHS.items():
-        if truth.fits(MyVAE):
-            for finding in truth.check(MyVAE):
-                print(name, finding)
+    for verdict in check(MyVAE, TRUTHS.values()):
+        print(verdict)
 
-Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on. Facts as functions,
-which are not in the table:
+Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them, and finds the class that a name means.
 
-    flow         of an exact density: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor
-    diffusion    of a diffusion model of Gaussian data, or of a few points: ddpm-gaussian, ddpm-vlb, sampler-std
+    vae, ddpm, density                     checks of a class, and the rows that say what it must have to be checked
+    linear, diffusion, flow, gradients     the closed forms and tools that they rest on
 """
 
-from . import vae
+from . import ddpm, density, vae
+from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
 from .flow import (
     bijection_errors,
@@ -28,32 +26,7 @@ from .gradients import reparameterised, score_function
 from .linear import Ppca, autoencoder_error
 from .truth import Finding, SigmaPoints, Truth
 
-TRUTHS = {
-    truth.name: truth
-    for truth in (
-        Truth(
-            "linear-vae",
-            "the best ELBO of a linear VAE is the maximum log-likelihood of probabilistic PCA",
-            "Lucas et al. 2019, arXiv 1911.02469, theorem 1",
-            ("elbo", "loss", "astype"),
-            vae.linear_vae,
-        ),
-        Truth(
-            "iwae-bounds",
-            "E[w] = p(x); with the exact posterior every weight is p(x); the bounds rise to log p(x)",
-            "Burda et al. 2016, arXiv 1509.00519, theorem 1",
-            ("log_weights", "log_prob_bound", "astype"),
-            vae.iwae_bounds,
-        ),
-        Truth(
-            "pathwise",
-            "reparameterised gradients of E[z²] are 2 mu, and sigma² for log sigma²",
-            "Kingma & Welling 2014, arXiv 1312.6114, section 2.4",
-            ("elbo",),
-            vae.pathwise,
-        ),
-    )
-}
+TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TRUTHS)}
 
 __all__ = [
     "TRUTHS",
@@ -62,10 +35,13 @@ __all__ = [
     "GaussianData",
     "Ppca",
     "SigmaPoints",
+    "SubjectError",
     "Truth",
+    "Verdict",
     "autoencoder_error",
     "bijection_errors",
     "bits_per_dim",
+    "check",
     "cross_entropy",
     "gaussian_mle",
     "log_det_by_differences",
@@ -73,5 +49,6 @@ __all__ = [
     "on_grid",
     "reparameterised",
     "score_function",
+    "subjects",
     "total_probability",
 ]
