@@ -153,17 +153,61 @@ class DeviceError(RuntimeError):
     """A device that cannot be used, with the reason and the way out."""
 
 
+CUPY = "cupy"  # the package that holds arrays of a GPU
+EMULATOR = "minigen.emulator"  # the one room above that is used here, and only when asked for
+STAND_IN = f"{EMULATOR}.cupy"  # takes CuPy's place where there is no GPU
+
+_package = CUPY
+
+
+class emulate:  # like set_backend: for the process, or for a `with` block
+    """From now on "cuda" means the emulator: arrays in NumPy's memory, and kernels run on the CPU, for those without a GPU.
+
+    Raises DeviceError where there is no C++ compiler to run kernels with.
+    """
+
+    def __init__(self) -> None:
+        importlib.import_module(EMULATOR).find_compiler()
+        self.previous = _package
+        _use(STAND_IN)
+
+    def __enter__(self) -> emulate:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _use(self.previous)
+
+
+def _use(package: str) -> None:
+    """Choose what holds arrays of a GPU; kernels that were compiled for the other are forgotten."""
+    global _package
+    if package == _package:
+        return
+    _package = package
+    for kernel in KERNELS.values():
+        source = getattr(sys.modules.get(f"{kernel.family}.cuda"), "source", None)
+        if source is not None:
+            source.forget()
+
+
+def emulated() -> bool:
+    """Whether "cuda" means the emulator."""
+    return _package == STAND_IN
+
+
 def cupy() -> Any:
     """The package that holds arrays of a GPU: the one place that imports it. Raises DeviceError where it is missing."""
     try:
-        return importlib.import_module("cupy")
+        return importlib.import_module(_package)
     except ImportError as error:
         raise DeviceError(f"cannot use device 'cuda': {NO_CUPY}") from error
 
 
 def on_gpu(value: Any) -> bool:
     """Whether it is an array on a GPU. There can be none before CuPy was imported."""
-    module = sys.modules.get("cupy")
+    module = sys.modules.get(_package)
     return module is not None and isinstance(value, module.ndarray)
 
 
@@ -173,7 +217,7 @@ NO_CUPY = "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to
 def cuda_problem() -> str | None:
     """Why arrays cannot be put on a GPU, and what to do about it, in one sentence; None if they can."""
     try:
-        runtime = importlib.import_module("cupy").cuda.runtime
+        runtime = importlib.import_module(_package).cuda.runtime
     except ImportError:
         return NO_CUPY
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()

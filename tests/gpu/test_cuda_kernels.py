@@ -21,9 +21,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "kernels"))
 
 from test_cards import DTYPES, NAMES, as_list, cases, describe, in_float64, results
 
-PROBLEM = backend.cuda_problem()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=PROBLEM or "")]
-
 
 def on_device(value: Any) -> Any:
     """Arrays moved to the GPU."""

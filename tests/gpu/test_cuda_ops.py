@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigen.autograd import Tensor, backend, grad, ops
+from minigen.autograd import Tensor, grad, ops
 from minigen.autograd.backend import move, on_gpu
 from minigen.autograd.cards import CARDS, Draw, OpCard
 from minigen.random import Generator
-
-PROBLEM = backend.cuda_problem()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=PROBLEM or "")]
 
 EXAMPLES = 12
 ROUNDINGS = 1024  # of the largest number in a result

@@ -1,0 +1,257 @@
+// Looks at every memory access of a kernel before it happens. Start at `check`.
+//
+// The kernel is compiled with -fsanitize=thread, which makes the compiler put a call before each access; these calls come here
+// instead of to ThreadSanitizer. An access has to lie in an array that the kernel was given, or in a shared variable; shared
+// memory must have been written before it is read; and two accesses of one place, one of them a write, need an order: a barrier
+// of their block, or of their warp, between them. Nothing orders the blocks of a launch.
+
+#include <string.h>
+
+#include <algorithm>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime.h"
+
+namespace emulator {
+
+static const int CELL = 4;  // bytes that share a record; an access of less marks its bytes in `bytes`
+
+struct Access {
+    unsigned block, thread, warp, epoch, warp_epoch;
+    unsigned char bytes, atomic;  // bytes: 0 for no access
+    void* pc;
+};
+
+struct Cell {
+    Access write, read, other_read;  // the last ones; the two reads are by different threads
+};
+
+struct Region {
+    Range range;
+    bool shared;
+    int number;  // as in Report
+    std::vector<Cell> cells;
+};
+
+static Launch launch;
+static std::vector<Region> regions;
+static Region* last;  // where the last access was
+
+// The linker's names for where the library begins and ends, and its section of shared variables.
+#define HIDDEN __attribute__((visibility("hidden")))
+extern "C" char __ehdr_start[] HIDDEN, _end[] HIDDEN, __start_shared_memory[] HIDDEN, __stop_shared_memory[] HIDDEN;
+
+// Linked last, so that there is room behind the last shared variable too.
+static __attribute__((used, section("shared_memory"), aligned(32768))) char emulator_room[32768];
+
+void check_launch(const Launch& wanted, char* dynamic) {
+    launch = wanted;
+    regions.clear();
+    auto add = [](Range range, bool shared, int number) {
+        regions.push_back({range, shared, number, std::vector<Cell>((range.end - range.begin + CELL - 1) / CELL)});
+    };
+    for (int i = 0; i < launch.array_count; i++) add(launch.arrays[i], false, i);
+    for (int i = 0; i < launch.variable_count; i++) add(launch.variables[i], true, -1 - i);
+    add({dynamic, dynamic + launch.dynamic}, true, -1 - launch.variable_count);
+    last = &regions[0];
+}
+
+void check_block() {  // shared memory belongs to a block
+    for (Region& region : regions)
+        if (region.shared) std::fill(region.cells.begin(), region.cells.end(), Cell{});
+}
+
+static Region* find(const char* address) {
+    if (address >= last->range.begin && address < last->range.end) return last;
+    for (Region& region : regions)
+        if (address >= region.range.begin && address < region.range.end) return last = &region;
+    return nullptr;
+}
+
+// ---- races
+
+static bool ordered(const Access& before, const Access& now) {
+    if (before.block != now.block) return false;
+    if (before.thread == now.thread || before.epoch != now.epoch) return true;
+    return before.warp == now.warp && before.warp_epoch != now.warp_epoch;
+}
+
+static bool conflict(const Access& before, const Access& now) {
+    return (before.bytes & now.bytes) && !(before.atomic && now.atomic) && !ordered(before, now);
+}
+
+static Party party(const Access& access, bool write) {
+    return {block_index(access.block), thread_index(access.thread), access.pc, {}, write, access.atomic};
+}
+
+static void touch(Cell& cell, const Access& now, bool write, const Report& blank) {
+    const Access* other = conflict(cell.write, now) ? &cell.write : nullptr;
+    if (write && !other) other = conflict(cell.read, now) ? &cell.read : conflict(cell.other_read, now) ? &cell.other_read : nullptr;
+    if (other) {
+        Report found = blank;
+        found.failure = RACE;
+        found.one = party(*other, other == &cell.write);
+        stop(found);
+    }
+    if (write) {
+        cell.write = now;
+    } else {
+        if (cell.read.thread != now.thread || cell.read.block != now.block) cell.other_read = cell.read;
+        cell.read = now;
+    }
+}
+
+// ---- sectors and banks
+
+struct Ask {  // one thread's part of a request: the n-th time that it comes to this instruction
+    void* pc;
+    unsigned warp, turn, lane;
+    unsigned long address;
+    int size;
+    bool shared, write;
+};
+
+static std::vector<Ask> asks;  // of this block
+static std::unordered_map<void*, std::vector<unsigned>> turns;  // by instruction, of each thread
+static std::vector<Traffic> traffic;
+
+static void note(const char* address, int size, bool write, bool shared, void* pc, const Where& here) {
+    std::vector<unsigned>& counters = turns[pc];
+    counters.resize(1024);
+    asks.push_back({pc, here.warp, counters[here.thread]++, here.thread % 32, (unsigned long)address, size, shared, write});
+}
+
+static Traffic& traffic_of(const Ask& ask) {
+    for (Traffic& t : traffic)
+        if (t.pc == ask.pc && t.shared == ask.shared) return t;
+    traffic.push_back({ask.pc, ask.shared, ask.write, ask.size, 0, 0, 0, 0, 0});
+    return traffic.back();
+}
+
+static int distinct(std::vector<unsigned long>& numbers) {
+    std::sort(numbers.begin(), numbers.end());
+    return std::unique(numbers.begin(), numbers.end()) - numbers.begin();
+}
+
+// Global memory comes in sectors of 32 bytes. Shared memory has 32 banks, 4 bytes wide: words of one bank, unless they are the
+// same word, wait for each other. Wide accesses are made by half of a warp, or a quarter, at a time.
+static void add_request(const Ask* begin, const Ask* end) {
+    Traffic& t = traffic_of(*begin);
+    std::vector<unsigned long> units, words;
+    t.requests++;
+    for (const Ask* a = begin; a < end; a++) {
+        for (unsigned long u = a->address / 32; u <= (a->address + a->size - 1) / 32; u++) units.push_back(u);
+        for (unsigned long w = a->address / 4; w <= (a->address + a->size - 1) / 4; w++) words.push_back(w);
+    }
+    if (!t.shared) {
+        t.sectors += distinct(units);
+        t.ideal_sectors += (distinct(words) * 4 + 31) / 32;
+        return;
+    }
+    int together = 32 / std::max(1, begin->size / 4);
+    for (const Ask* a = begin; a < end; a += together) {
+        std::vector<unsigned long> banks[32];
+        int deepest = 0;
+        for (const Ask* b = a; b < std::min(a + together, end); b++)
+            for (unsigned long w = b->address / 4; w <= (b->address + b->size - 1) / 4; w++) banks[w % 32].push_back(w);
+        for (auto& bank : banks) deepest = std::max(deepest, distinct(bank));
+        t.wavefronts += deepest;
+        t.ideal_wavefronts++;
+    }
+}
+
+void measure_block() {
+    std::sort(asks.begin(), asks.end(), [](const Ask& a, const Ask& b) {
+        return std::tie(a.pc, a.shared, a.warp, a.turn, a.lane) < std::tie(b.pc, b.shared, b.warp, b.turn, b.lane);
+    });
+    for (size_t begin = 0, end; begin < asks.size(); begin = end) {
+        const Ask& first = asks[begin];
+        for (end = begin + 1; end < asks.size(); end++) {
+            const Ask& a = asks[end];
+            if (a.pc != first.pc || a.shared != first.shared || a.warp != first.warp || a.turn != first.turn) break;
+        }
+        add_request(&asks[begin], &asks[0] + end);
+    }
+    asks.clear();
+    turns.clear();
+}
+
+extern "C" __attribute__((visibility("default"))) int emulator_traffic(Traffic* out, int room) {
+    int n = std::min<int>(room, traffic.size());
+    std::copy(traffic.begin(), traffic.begin() + n, out);
+    traffic.clear();
+    return n;
+}
+
+// ---- every access
+
+static void check(const char* address, int size, bool write, bool atomic, void* pc) {
+    if (on_a_stack(address)) return;  // a thread's own variables
+    Region* region = find(address);
+    bool own = address >= __ehdr_start && address < _end;
+    bool in_shared = address >= __start_shared_memory && address < __stop_shared_memory;
+    if (!region && own && !in_shared) return;  // constants of the text
+    Where here = where();
+    Access now = {here.block, here.thread, here.warp, here.epoch, here.warp_epoch, 0xf, atomic, pc};
+    Report blank = {};
+    blank.other = party(now, write);
+    blank.size = size;
+    if (!region || address + size > region->range.end) {
+        Region* near = region ? region : &regions[0];  // the one it has left
+        auto gap = [&](const Region& r) { return address < r.range.begin ? r.range.begin - address : address - r.range.end; };
+        if (!region)
+            for (Region& r : regions)
+                if (r.range.end > r.range.begin && gap(r) < gap(*near)) near = &r;
+        blank.failure = BOUNDS;
+        blank.region = near->number;
+        blank.offset = address - near->range.begin;
+        stop(blank);
+    }
+    blank.region = region->number;
+    blank.offset = address - region->range.begin;
+    if (blank.offset % size) {
+        blank.failure = MISALIGNED;
+        stop(blank);
+    }
+    for (long i = blank.offset / CELL; i <= (blank.offset + size - 1) / CELL; i++) {
+        Cell& cell = region->cells[i];
+        now.bytes = size >= CELL ? 0xf : ((1 << size) - 1) << blank.offset % CELL;
+        if (region->shared && !cell.write.bytes && (!write || atomic)) {
+            blank.failure = UNINITIALISED;
+            stop(blank);
+        }
+        touch(cell, now, write, blank);
+    }
+    if (launch.measure) note(address, size, write, region->shared, pc, here);
+}
+
+extern "C" void emulator_atomic(void* address, int size, void* pc) { check((char*)address, size, true, true, pc); }
+
+// What the compiler calls, with the address of the call as the place in the kernel.
+#define HOOK extern "C" void
+#define PC __builtin_return_address(0)
+#define ACCESS(n) \
+    HOOK __tsan_read##n(void* a) { check((char*)a, n, false, false, PC); } \
+    HOOK __tsan_write##n(void* a) { check((char*)a, n, true, false, PC); } \
+    HOOK __tsan_unaligned_read##n(void* a) { check((char*)a, n, false, false, PC); } \
+    HOOK __tsan_unaligned_write##n(void* a) { check((char*)a, n, true, false, PC); } \
+    HOOK __tsan_volatile_read##n(void* a) { check((char*)a, n, false, false, PC); } \
+    HOOK __tsan_volatile_write##n(void* a) { check((char*)a, n, true, false, PC); }
+ACCESS(1)
+ACCESS(2)
+ACCESS(4)
+ACCESS(8)
+ACCESS(16)
+
+static void check_range(char* address, long size, bool write, void* pc) {
+    for (long i = 0; i < size; i += CELL) check(address + i, (int)std::min<long>(CELL, size - i), write, false, pc);
+}
+HOOK __tsan_read_range(void* a, long size) { check_range((char*)a, size, false, PC); }
+HOOK __tsan_write_range(void* a, long size) { check_range((char*)a, size, true, PC); }
+HOOK __tsan_func_entry(void*) {}
+HOOK __tsan_func_exit() {}
+HOOK __tsan_init() {}
+
+}  // namespace emulator
