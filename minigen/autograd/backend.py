@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -243,6 +244,20 @@ def move(array: Any, device: str) -> Any:
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")
     return cupy().asarray(array)
+
+
+_constants: dict[tuple[int, str], tuple[Any, Any]] = {}  # (id of a NumPy array, package) -> a weak reference to it, and its copy
+
+
+def beside(constant: np.ndarray, array: Any) -> Any:
+    """A NumPy array that never changes (a table, a mask), on the device of `array`: itself, or a copy that is made once."""
+    if not on_gpu(array):
+        return constant
+    key = id(constant), _package
+    if key not in _constants:
+        forget = weakref.ref(constant, lambda dead: _constants.pop(key, None))
+        _constants[key] = forget, move(constant, "cuda")
+    return _constants[key][1]
 
 
 def assign(target: Any, values: Any) -> None:
