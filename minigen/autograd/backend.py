@@ -193,6 +193,24 @@ def _use(package: str) -> None:
             source.forget()
 
 
+DEVICES = ("cpu", "cuda", "cuda-emu")
+
+
+def use_device(name: str) -> str:
+    """Make ready what the option --device names, for the process. Returns where arrays then are: "cpu" or "cuda".
+
+    "cuda-emu" is the emulator, see `emulate`. Raises DeviceError, with the way out, for what cannot be used.
+    """
+    if name == "cuda-emu":
+        emulate()
+    elif name == "cuda":
+        _use(CUPY)
+        problem = cuda_problem()
+        if problem:
+            raise DeviceError(f"--device cuda cannot be used: {problem}; or emulate one, slowly, with --device cuda-emu")
+    return name.removesuffix("-emu")
+
+
 def emulated() -> bool:
     """Whether "cuda" means the emulator."""
     return _package == STAND_IN
@@ -218,15 +236,21 @@ NO_CUPY = "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to
 def cuda_problem() -> str | None:
     """Why arrays cannot be put on a GPU, and what to do about it, in one sentence; None if they can."""
     try:
-        runtime = importlib.import_module(_package).cuda.runtime
+        cuda = importlib.import_module(_package).cuda
     except ImportError:
         return NO_CUPY
+    runtime = cuda.runtime
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
         return "there is no NVIDIA driver: install one, or leave out --device to use the CPU"
     if driver // 1000 < needed // 1000:
         known, wanted = driver // 1000, needed // 1000
         return f"the driver knows CUDA {known}, CuPy needs CUDA {wanted}: update the driver, or install minigen[cuda{known}x]"
+    try:
+        cuda.nvrtc.getVersion()
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        return f"NVRTC, which compiles kernels, is not found ({reason}): pip install 'minigen[cuda{needed // 1000}x]'"
     try:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
@@ -246,7 +270,7 @@ def move(array: Any, device: str) -> Any:
     return cupy().asarray(array)
 
 
-_constants: dict[tuple[int, str], tuple[Any, Any]] = {}  # (id of a NumPy array, package) -> a weak reference to it, and its copy
+_constants: dict[tuple[int, str], tuple[Any, Any]] = {}  # (id of an array, package) -> a weak reference to it, and its copy
 
 
 def beside(constant: np.ndarray, array: Any) -> Any:

@@ -359,6 +359,7 @@ class Device:
 VERSION = 13000
 cuda = _namespace(
     Device=Device,
+    nvrtc=_namespace(getVersion=lambda: (VERSION // 1000, 0)),
     runtime=_namespace(
         CUDARuntimeError=CUDARuntimeError,
         driverGetVersion=lambda: VERSION,

@@ -32,7 +32,7 @@ def test_every_name_exists_in_cupy() -> None:
     assert [name for name in cupy.LINALG if not hasattr(real.linalg, name)] == []
     assert [name for name in cupy.UFUNCS if not isinstance(getattr(real, name), real.ufunc)] == []
     assert [name for name in dir(cupy.ndarray) if name not in dir(real.ndarray) and not _of_python(name)] == []
-    for part in ("Device", "runtime"):
+    for part in ("Device", "runtime", "nvrtc"):
         assert hasattr(real.cuda, part)
     assert [name for name in vars(cupy.cuda.runtime) if not hasattr(real.cuda.runtime, name)] == []
     assert callable(importlib.import_module("cupyx").allow_synchronize)

@@ -72,8 +72,8 @@ def small(name: str) -> Any:
     """A configuration with what can be made small made small."""
     kind = MODELS[name].config
     known = kind.__dataclass_fields__
-    wanted = {"levels": 17, "hidden": 16, "couplings": 2, "layers": 2, "flow_steps": 1, "base": 8, "channels": 4, "timesteps": 50}
-    wanted |= {"classes": CLASSES}
+    wanted = {"levels": 17, "classes": CLASSES, "hidden": 16, "base": 8, "channels": 4}
+    wanted |= {"couplings": 2, "layers": 2, "flow_steps": 1, "timesteps": 50}
     return kind(**{field: value for field, value in wanted.items() if field in known and known[field].type != "str"})
 
 
