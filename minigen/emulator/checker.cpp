@@ -25,7 +25,7 @@ struct Access {
 };
 
 struct Cell {
-    Access write, read, other_read;  // the last ones; the two reads are by different threads
+    Access write, other_write, read, other_read;  // the last ones; the two of a kind are by different threads
 };
 
 struct Region {
@@ -39,12 +39,8 @@ static Launch launch;
 static std::vector<Region> regions;
 static Region* last;  // where the last access was
 
-// The linker's names for where the library begins and ends, and its section of shared variables.
-#define HIDDEN __attribute__((visibility("hidden")))
-extern "C" char __ehdr_start[] HIDDEN, _end[] HIDDEN, __start_shared_memory[] HIDDEN, __stop_shared_memory[] HIDDEN;
-
-// Linked last, so that there is room behind the last shared variable too.
-static __attribute__((used, section("shared_memory"), aligned(32768))) char emulator_room[32768];
+// The linker's names for where the library, with its constants, begins and ends.
+extern "C" char __ehdr_start[] __attribute__((visibility("hidden"))), _end[] __attribute__((visibility("hidden")));
 
 void check_launch(const Launch& wanted, char* dynamic) {
     launch = wanted;
@@ -87,20 +83,17 @@ static Party party(const Access& access, bool write) {
 }
 
 static void touch(Cell& cell, const Access& now, bool write, const Report& blank) {
-    const Access* other = conflict(cell.write, now) ? &cell.write : nullptr;
-    if (write && !other) other = conflict(cell.read, now) ? &cell.read : conflict(cell.other_read, now) ? &cell.other_read : nullptr;
-    if (other) {
+    const Access* before[] = {&cell.write, &cell.other_write, &cell.read, &cell.other_read};
+    for (int i = 0; i < (write ? 4 : 2); i++) {  // reads do not disturb each other
+        if (!conflict(*before[i], now)) continue;
         Report found = blank;
         found.failure = RACE;
-        found.one = party(*other, other == &cell.write);
+        found.one = party(*before[i], i < 2);
         stop(found);
     }
-    if (write) {
-        cell.write = now;
-    } else {
-        if (cell.read.thread != now.thread || cell.read.block != now.block) cell.other_read = cell.read;
-        cell.read = now;
-    }
+    Access &last = write ? cell.write : cell.read, &other = write ? cell.other_write : cell.other_read;
+    if (last.thread != now.thread || last.block != now.block) other = last;
+    last = now;
 }
 
 // ---- sectors and banks
@@ -190,9 +183,7 @@ extern "C" __attribute__((visibility("default"))) int emulator_traffic(Traffic* 
 static void check(const char* address, int size, bool write, bool atomic, void* pc) {
     if (on_a_stack(address)) return;  // a thread's own variables
     Region* region = find(address);
-    bool own = address >= __ehdr_start && address < _end;
-    bool in_shared = address >= __start_shared_memory && address < __stop_shared_memory;
-    if (!region && own && !in_shared) return;  // constants of the text
+    if (!region && address >= __ehdr_start && address < _end) return;  // constants of the text
     Where here = where();
     Access now = {here.block, here.thread, here.warp, here.epoch, here.warp_epoch, 0xf, atomic, pc};
     Report blank = {};

@@ -77,10 +77,11 @@ def build(text: str, options: Sequence[str] = (), checked: bool = False) -> Path
     library = folder() / f"{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder()) as scratch:
-            source, made = Path(scratch, "kernel.cpp"), Path(scratch, "kernel.o")
+            source, made = Path(scratch, "kernel.cu"), Path(scratch, "kernel.o")
             source.write_text(translated(text, flags), encoding="utf-8")
             watch = ["-O1", "-fsanitize=thread"] if checked else ["-O2"]
-            _run([find_compiler(), *FLAGS, *flags, *watch, "-I", str(HERE), "-c", str(source), "-o", str(made)], scratch)
+            kind = ["-x", "c++", "-include", str(HERE / "device.h"), "-c", source.name]
+            _run([find_compiler(), *FLAGS, *flags, *watch, *kind, "-o", str(made)], scratch)
             linked = Path(scratch, "kernel.so")
             _run([find_compiler(), "-shared", "-o", str(linked), str(made), *map(str, parts)])
             os.replace(linked, library)
@@ -91,12 +92,12 @@ SOURCES = ("runtime.cpp", "checker.cpp")
 
 
 def translated(text: str, flags: Sequence[str]) -> str:
-    """What the compiler gets: the dialect, the text as it is, and a door to each kernel.
+    """What the compiler gets after the dialect: the text as it is, and a door to each kernel.
 
     The one thing that is rewritten is `extern __shared__ T name[];`, an array whose size comes with the launch.
     """
     doors = "".join(f"EXPORT({name})\n" for name in kernel_names(text, flags))
-    return f'#include "device.h"\n#line 1 "kernel.cu"\n{_with_dynamic_shared(text)}\n{doors}'
+    return f"{_with_dynamic_shared(text)}\n{doors}"
 
 
 def _with_dynamic_shared(text: str) -> str:
@@ -115,12 +116,15 @@ def symbols(library: Path) -> dict[str, int]:
     return {name: int(address, 16) for address, _, name in lines}
 
 
+ROOM = "emulator::emulator_room"  # see runtime.cpp
+
+
 def variables(library: Path) -> list[tuple[str, int, int]]:
-    """Shared variables of a library: name, address in it, size in bytes."""
+    """Shared variables of a library, which are thread-local: name, place among them, size in bytes. ROOM is one of them."""
     found = []
     for line in _run(["nm", "-C", "-S", "-f", "sysv", "--defined-only", str(library)]).splitlines():
         columns = [column.strip() for column in line.split("|")]
-        if len(columns) == 7 and columns[6].endswith("shared_memory") and columns[4] and columns[0] != "emulator_room":
+        if len(columns) == 7 and columns[3] == "TLS":
             found.append((columns[0], int(columns[1], 16), int(columns[4], 16)))
     return found
 

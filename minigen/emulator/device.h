@@ -21,7 +21,8 @@
 #undef M_SQRT2
 #undef M_SQRT1_2
 
-// ---- declarations. Shared variables lie apart, each with room behind it, so that the checker can tell them from each other.
+// ---- declarations. What a block shares is what one thread of the host has, for that runs the block; so shared variables are
+// thread-local, which puts them into memory of their own. Each has room behind it: an index that is too large leaves it.
 
 #define __global__ __attribute__((noinline))  // so that the checker sees all of a kernel, and nothing else
 #define __device__ static
@@ -30,7 +31,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-#define __shared__ static __attribute__((used, section("shared_memory"), aligned(32768)))
+#define __shared__ static __attribute__((used, aligned(32768))) __thread
 
 #define HERE \
     emulator::Place { file, line }

@@ -136,15 +136,22 @@ class Library:
         self.text, self.checked = text, checked
         self.path = compiler.build(text, options, checked)
         self.loaded = ctypes.CDLL(str(self.path))
-        self.shared = compiler.variables(self.path)  # name, address, size
+        self.loaded.emulator_find_room.restype = ctypes.c_size_t
+        found = compiler.variables(self.path)  # name, place, size
+        self.shared = [variable for variable in found if variable[0] != compiler.ROOM]
+        (self.room,) = (place for name, place, _ in found if name == compiler.ROOM)
         symbols = compiler.symbols(self.path)
         self.names = [name.removeprefix(DOOR) for name in symbols if name.startswith(DOOR)]
         own = ctypes.cast(self.loaded.emulator_run, ctypes.c_void_p).value or 0
         self.base = own - symbols["emulator_run"]  # where the library was put in memory
-        ranges = [(self.base + address, self.base + address + size) for _, address, size in self.shared]
-        self.variables = (Range * max(len(ranges), 1))(*(Range(*r) for r in ranges))
         for name, _, size in self.shared:
             check_shared(f"{name}, a shared variable", size)
+
+    def variables(self) -> Any:
+        """Where shared variables are in this thread of the host."""
+        start = self.loaded.emulator_find_room() - self.room
+        ranges = [(start + place, start + place + size) for _, place, size in self.shared]
+        return (Range * max(len(ranges), 1))(*(Range(*r) for r in ranges))
 
     def parameters(self, name: str, count: int) -> list[str]:
         """Names of a kernel's parameters, where the text lists them one by one; else their positions."""
@@ -159,7 +166,7 @@ class Library:
         arrays = (Range * max(len(memory.ranges), 1))(*(Range(*r) for r in memory.ranges))
         schedule = SCHEDULES.index(mode.schedule)
         counts = (int(mode.measure), len(memory.ranges), len(self.shared))
-        launch = Launch(Dim(*grid), Dim(*block), schedule, mode.seed, shared, *counts, arrays, self.variables)
+        launch = Launch(Dim(*grid), Dim(*block), schedule, mode.seed, shared, *counts, arrays, self.variables())
         report = Report()
         kernel = ctypes.cast(getattr(self.loaded, DOOR + name), ctypes.c_void_p)
         addresses = (ctypes.c_void_p * max(len(args), 1))(*pointers)

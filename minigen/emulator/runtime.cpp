@@ -338,6 +338,10 @@ extern "C" void emulator_bad_lane(int lane, Place place) {
     stop(found);
 }
 
+// Linked behind all shared variables, so that there is room behind the last one too; they are found from its address.
+static __thread __attribute__((used, aligned(32768))) char emulator_room[32768];
+extern "C" __attribute__((visibility("default"))) char* emulator_find_room() { return emulator_room; }
+
 extern "C" char* emulator_dynamic_shared() { return dynamic_shared; }
 
 #ifndef CHECKED
