@@ -118,6 +118,9 @@ def build_parser() -> Parser:
     names = value(str, choices=data.DATASETS)
     show.add_argument("name", nargs="?", type=names, metavar="NAME", help="a data set (default: all)")
     command(models_command, "list the models, and what each can do")
+    kernels = command(kernels_command, "list the kernels, show the versions of one, or explain what it costs on a GPU")
+    kernels.add_argument("action", type=value(str, choices=("list", "show", "explain")), metavar="list|show|explain")
+    kernels.add_argument("name", nargs="?", metavar="NAME", help="a kernel, for show and explain")
     check = command(gradcheck_command, "check the gradients of ops, to second order")
     check.add_argument("ops", nargs="*", metavar="OP", help="names of ops (default: all)")
     check.add_argument("--examples", type=value(int, 1), default=20, metavar="N", help="random cases of each (default: 20)")
@@ -254,6 +257,21 @@ def models_command(args: argparse.Namespace) -> None:
     table(("name", "what it is", "what it can do"), rows)
     print()
     table(("capability", "meaning"), list(CAPABILITIES.items()))
+
+
+def kernels_command(args: argparse.Namespace) -> None:
+    """minigen kernels list | show NAME | explain NAME"""
+    from .emulator import explain, listing
+
+    if (args.name is None) != (args.action == "list"):
+        raise UsageError(f"minigen kernels {args.action}: " + ("takes no name" if args.name else "needs the name of a kernel"))
+    if args.action == "list":
+        table(("kernel", "family", "on a GPU", "what it computes"), listing.rows())
+    elif args.name not in listing.load_all():
+        raise ConfigError(rules.unknown("kernel", args.name, listing.load_all()))
+    else:
+        width = shutil.get_terminal_size().columns
+        print(listing.show(args.name, width) if args.action == "show" else explain.explain(args.name))
 
 
 def gradcheck_command(args: argparse.Namespace) -> int:

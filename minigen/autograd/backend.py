@@ -164,11 +164,12 @@ _package = CUPY
 class emulate:  # like set_backend: for the process, or for a `with` block
     """From now on "cuda" means the emulator: arrays in NumPy's memory, and kernels run on the CPU, for those without a GPU.
 
-    Raises DeviceError where there is no C++ compiler to run kernels with.
+    Raises DeviceError where there is no C++ compiler to run kernels with, unless none is to be compiled.
     """
 
-    def __init__(self) -> None:
-        importlib.import_module(EMULATOR).find_compiler()
+    def __init__(self, compile: bool = True) -> None:
+        if compile:
+            importlib.import_module(EMULATOR).find_compiler()
         self.previous = _package
         _use(STAND_IN)
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import re
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,15 @@ ROOM = 4096  # instructions whose traffic is counted
 DOOR = "emulator_call_"  # and the name of a kernel: a function of a library
 
 
+class Launched(NamedTuple):
+    """A launch, as it was asked for."""
+
+    name: str
+    grid: Size
+    block: Size
+    shared: int
+
+
 @dataclass(frozen=True)
 class Mode:
     """How kernels are run.
@@ -37,29 +47,37 @@ class Mode:
     schedule: in what order the threads of a block, and the blocks, come: "forward", "backward" or "shuffled" (by `seed`).
     check: look at every memory access, for races, bounds, and shared memory that nobody has written. About 50 times slower.
     measure: also count the sectors and bank conflicts of each instruction, into `traffic` by kernel.
+    dry: launch nothing, which needs no compiler; only note in `launches`, as always, what would have been.
     """
 
     schedule: str = "forward"
     seed: int = 1
     check: bool = False
     measure: bool = False
+    dry: bool = False
     traffic: dict[str, list[Traffic]] = field(default_factory=dict)
+    launches: list[Launched] = field(default_factory=list)
 
 
-_mode = Mode()
+_mode = Mode(launches=collections.deque(maxlen=0))  # type: ignore[arg-type]  # nobody asks for them
 _lock = threading.Lock()
+
+
+def mode() -> Mode:
+    """How kernels are run at this moment."""
+    return _mode
 
 
 @contextmanager
 def running(**changes: Any) -> Iterator[Mode]:
     """Inside this block, kernels are run as `Mode` says. Raises ValueError for an unknown schedule."""
     global _mode
-    before, mode = _mode, replace(_mode, **changes, traffic={})
-    if mode.schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {mode.schedule!r}: choose one of {', '.join(SCHEDULES)}")
-    _mode = mode
+    before, wanted = _mode, replace(_mode, traffic={}, launches=[], **changes)
+    if wanted.schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {wanted.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+    _mode = wanted
     try:
-        yield mode
+        yield wanted
     finally:
         _mode = before
 
@@ -116,6 +134,9 @@ class Program:
         Raises KernelError for what a real device would refuse, or do wrong without a word.
         """
         grid, block = _three(grid), _three(block)
+        _mode.launches.append(Launched(name, grid, block, shared))
+        if _mode.dry:
+            return
         signature = self.signature(name)
         check_sizes(name, grid, block, shared)
         library = self.library(_mode.check)

@@ -109,7 +109,7 @@ def _expanded(path: Path) -> str:
     parts = [f'#line 1 "{name}"']
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         included = re.match(r'#include "([^"]+)"', line)
-        parts += [_expanded(path.parent / included[1]), f'#line {number + 1} "{name}"'] if included else [line]
+        parts += [_expanded((path.parent / included[1]).resolve()), f'#line {number + 1} "{name}"'] if included else [line]
     return "\n".join(parts) + "\n"
 
 
