@@ -26,18 +26,21 @@ struct Access {
 
 struct Cell {
     Access write, other_write, read, other_read;  // the last ones; the two of a kind are by different threads
+    unsigned long life;                           // of which launch, or block, they are; anything before is forgotten
 };
 
 struct Region {
     Range range;
     bool shared;
     int number;  // as in Report
-    std::vector<Cell> cells;
+    size_t first;  // of its cells
 };
 
 static Launch launch;
 static std::vector<Region> regions;
-static Region* last;  // where the last access was
+static std::vector<Cell> cells;  // of all regions; kept from launch to launch, since to clear them takes long
+static Region* last;             // where the last access was
+static unsigned long lives, launch_life, block_life;
 
 // The linker's names for where the library, with its constants, begins and ends.
 extern "C" char __ehdr_start[] __attribute__((visibility("hidden"))), _end[] __attribute__((visibility("hidden")));
@@ -45,18 +48,29 @@ extern "C" char __ehdr_start[] __attribute__((visibility("hidden"))), _end[] __a
 void check_launch(const Launch& wanted, char* dynamic) {
     launch = wanted;
     regions.clear();
-    auto add = [](Range range, bool shared, int number) {
-        regions.push_back({range, shared, number, std::vector<Cell>((range.end - range.begin + CELL - 1) / CELL)});
+    size_t count = 0;
+    auto add = [&count](Range range, bool shared, int number) {
+        regions.push_back({range, shared, number, count});
+        count += (range.end - range.begin + CELL - 1) / CELL;
     };
     for (int i = 0; i < launch.array_count; i++) add(launch.arrays[i], false, i);
     for (int i = 0; i < launch.variable_count; i++) add(launch.variables[i], true, -1 - i);
     add({dynamic, dynamic + launch.dynamic}, true, -1 - launch.variable_count);
+    if (cells.size() < count) cells.resize(count);
     last = &regions[0];
+    launch_life = ++lives;
 }
 
-void check_block() {  // shared memory belongs to a block
-    for (Region& region : regions)
-        if (region.shared) std::fill(region.cells.begin(), region.cells.end(), Cell{});
+void check_block() { block_life = ++lives; }  // shared memory belongs to a block
+
+static Cell& cell_of(const Region& region, long i) {
+    Cell& cell = cells[region.first + i];
+    unsigned long life = region.shared ? block_life : launch_life;
+    if (cell.life != life) {
+        cell = {};
+        cell.life = life;
+    }
+    return cell;
 }
 
 static Region* find(const char* address) {
@@ -82,18 +96,25 @@ static Party party(const Access& access, bool write) {
     return {block_index(access.block), thread_index(access.thread), access.pc, {}, write, access.atomic};
 }
 
-static void touch(Cell& cell, const Access& now, bool write, const Report& blank) {
+[[noreturn]] static void fail(Failure failure, const Region& region, const char* address, int size, const Access& now, bool write) {
+    Report found = {};
+    found.failure = failure;
+    found.other = party(now, write);
+    found.region = region.number;
+    found.offset = address - region.range.begin;
+    found.size = size;
+    stop(found);
+}
+
+// The earlier access that this one disturbs, or null; and remember this one.
+static const Access* touch(Cell& cell, const Access& now, bool write) {
     const Access* before[] = {&cell.write, &cell.other_write, &cell.read, &cell.other_read};
-    for (int i = 0; i < (write ? 4 : 2); i++) {  // reads do not disturb each other
-        if (!conflict(*before[i], now)) continue;
-        Report found = blank;
-        found.failure = RACE;
-        found.one = party(*before[i], i < 2);
-        stop(found);
-    }
+    for (int i = 0; i < (write ? 4 : 2); i++)  // reads do not disturb each other
+        if (conflict(*before[i], now)) return before[i];
     Access &last = write ? cell.write : cell.read, &other = write ? cell.other_write : cell.other_read;
     if (last.thread != now.thread || last.block != now.block) other = last;
     last = now;
+    return nullptr;
 }
 
 // ---- sectors and banks
@@ -180,40 +201,38 @@ extern "C" __attribute__((visibility("default"))) int emulator_traffic(Traffic* 
 
 // ---- every access
 
+static const Region& nearest(const char* address) {  // the region that an access has left
+    auto gap = [&](const Region& r) { return address < r.range.begin ? r.range.begin - address : address - r.range.end; };
+    const Region* near = nullptr;
+    for (const Region& r : regions)
+        if (r.range.end > r.range.begin && (!near || gap(r) < gap(*near))) near = &r;
+    return near ? *near : regions[0];
+}
+
 static void check(const char* address, int size, bool write, bool atomic, void* pc) {
     if (on_a_stack(address)) return;  // a thread's own variables
     Region* region = find(address);
     if (!region && address >= __ehdr_start && address < _end) return;  // constants of the text
     Where here = where();
     Access now = {here.block, here.thread, here.warp, here.epoch, here.warp_epoch, 0xf, atomic, pc};
-    Report blank = {};
-    blank.other = party(now, write);
-    blank.size = size;
-    if (!region || address + size > region->range.end) {
-        Region* near = region ? region : &regions[0];  // the one it has left
-        auto gap = [&](const Region& r) { return address < r.range.begin ? r.range.begin - address : address - r.range.end; };
-        if (!region)
-            for (Region& r : regions)
-                if (r.range.end > r.range.begin && gap(r) < gap(*near)) near = &r;
-        blank.failure = BOUNDS;
-        blank.region = near->number;
-        blank.offset = address - near->range.begin;
-        stop(blank);
-    }
-    blank.region = region->number;
-    blank.offset = address - region->range.begin;
-    if (blank.offset % size) {
-        blank.failure = MISALIGNED;
-        stop(blank);
-    }
-    for (long i = blank.offset / CELL; i <= (blank.offset + size - 1) / CELL; i++) {
-        Cell& cell = region->cells[i];
-        now.bytes = size >= CELL ? 0xf : ((1 << size) - 1) << blank.offset % CELL;
-        if (region->shared && !cell.write.bytes && (!write || atomic)) {
-            blank.failure = UNINITIALISED;
-            stop(blank);
+    if (!region) fail(BOUNDS, nearest(address), address, size, now, write);
+    if (address + size > region->range.end) fail(BOUNDS, *region, address, size, now, write);
+    long offset = address - region->range.begin;
+    if (offset % size) fail(MISALIGNED, *region, address, size, now, write);
+    if (size < CELL) now.bytes = ((1 << size) - 1) << offset % CELL;
+    for (long i = offset / CELL; i <= (offset + size - 1) / CELL; i++) {
+        Cell& cell = cell_of(*region, i);
+        if (region->shared && !cell.write.bytes && (!write || atomic)) fail(UNINITIALISED, *region, address, size, now, write);
+        if (const Access* other = touch(cell, now, write)) {
+            Report found = {};
+            found.failure = RACE;
+            found.one = party(*other, other == &cell.write || other == &cell.other_write);
+            found.other = party(now, write);
+            found.region = region->number;
+            found.offset = offset;
+            found.size = size;
+            stop(found);
         }
-        touch(cell, now, write, blank);
     }
     if (launch.measure) note(address, size, write, region->shared, pc, here);
 }

@@ -108,6 +108,21 @@ KERNEL no_barrier_before_refilling(int n, const float* x, float* out) {
     if (INDEX < n) out[INDEX] = sum;
 }
 
+template <int WIDE>
+__device__ inline float mirrored(float value) {
+    __shared__ float tile[WIDE];
+    tile[threadIdx.x] = value;
+    __syncthreads();
+    return tile[WIDE - 1 - threadIdx.x];  // read here, when others are already back
+}
+
+KERNEL called_twice(int n, const float* x, float* out) {
+    float first = mirrored<BLOCK>(x[threadIdx.x]);
+    ONLY_FIXED(__syncthreads();)
+    float second = mirrored<BLOCK>(2 * x[threadIdx.x]);  // BUG race: the tile of the first call is still read
+    if (INDEX < n) out[INDEX] = first + second;
+}
+
 KERNEL tree_without_barriers(int n, const float* x, float* out) {
     __shared__ float sums[BLOCK];
     int i = INDEX;

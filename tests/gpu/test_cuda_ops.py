@@ -13,6 +13,7 @@ import pytest
 from minigen.autograd import Tensor, grad, ops
 from minigen.autograd.backend import move, on_gpu
 from minigen.autograd.cards import CARDS, Draw, OpCard
+from minigen.emulator import running
 from minigen.random import Generator
 
 EXAMPLES = 12
@@ -56,7 +57,8 @@ def test_op(name: str) -> None:
     rng = np.random.default_rng(11)
     for _ in range(EXAMPLES):
         args, kwargs = card.sample(Draw(lambda low, high: int(rng.integers(low, high + 1))))
-        here, there = (run(card, args, kwargs, device) for device in ("cpu", "cuda"))
+        with running(check=True):
+            here, there = (run(card, args, kwargs, device) for device in ("cpu", "cuda"))
         assert len(here) == len(there)
         for a, b in zip(here, there, strict=True):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
