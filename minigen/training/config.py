@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .. import data
-from ..autograd import backend
+from ..autograd.backend import BACKENDS, DEVICES
 from ..models import MODELS, ModelConfig
 from ..models.model import option
 from . import files
@@ -55,8 +55,8 @@ class RunConfig:
     minutes: float | None = option(None, "stop after X minutes of processor time", low=0.001)
     seed: int = option(0, "seed of everything random", low=0, high=2**63 - 1)
     threads: int | None = option(None, "CPU threads; the results do not depend on it", low=1)
-    backend: str = option("numba", "kernels to use: numba, or numpy to read along", choices=tuple(backend.BACKENDS))
-    device: str = option("cpu", "where to compute: cpu or cuda", choices=("cpu", "cuda"))
+    backend: str = option("numba", "kernels to use: numba, or numpy to read along", choices=tuple(BACKENDS))
+    device: str = option("cpu", "where to train: cpu, cuda, or cuda-emu, a GPU emulated by the CPU", choices=DEVICES)
     checkpoint_every: int = option(500, "save after every N steps", low=1)
     evaluate_every: int = option(500, "evaluate and draw figures after every N steps", low=1)
     log_every: int = option(20, "write a line of metrics after every N steps", low=1)

@@ -113,13 +113,9 @@ def chosen(dataset: Dataset, n: int) -> np.ndarray:
 
 @contextmanager
 def looking_at(run: Any) -> Iterator[Any]:
-    """The model of a run, in evaluation mode and with its averaged parameters."""
-    run.model.eval()
-    try:
-        with run.averaged():
-            yield run.model
-    finally:
-        run.model.train()
+    """The model of a run, in evaluation mode, with its averaged parameters, and on the CPU; `run.model` is that one inside."""
+    with run.looked_at() as model:
+        yield model
 
 
 def _bounds(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lambda n: None) -> np.ndarray:

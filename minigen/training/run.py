@@ -36,6 +36,7 @@ from ..models import MODELS, Model, ModelConfig
 from ..optim import EMA
 from ..random import Generator
 from . import files
+from .batches import Batches
 from .checkpoint import CheckpointError, Checkpoints, Latest, require_same
 from .config import ConfigError, RunConfig, read_config, require_finite
 from .progress import Progress, say_when_compiling
@@ -82,7 +83,7 @@ def load_run(folder: Path) -> Run:
     latest = Checkpoints(folder / "checkpoints").latest()
     _warn(latest)
     backend.set_backend(config.backend)
-    run = Run(config)
+    run = Run(dataclasses.replace(config, device="cpu"))  # whatever it was trained on
     run.restore_model(latest)
     return run
 
@@ -95,18 +96,14 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, load: bool = False):
-        if config.device != "cpu":
-            problem = backend.cuda_problem() or "this version trains on the CPU only: leave out --device"
-            raise backend.DeviceError(f"--device {config.device} cannot be used: {problem}")
         self.config = config
+        self.device = backend.use_device(config.device)
         if load:
             _ = self.data, self.test
-        shape = DATASETS[config.data].shape
         weights, self._order_rng, self.rng = Generator(config.seed).split(3)
-        try:
-            self.model: Model = MODELS[config.model].build(shape, _with_levels(config), weights)
-        except ValueError as error:
-            raise ConfigError(f"{config.model} on {config.data}: {error}") from error
+        self.model = _built(config, weights)
+        self.model.to(self.device)
+        self.rng.device = self.device
         self.optimizers = self.model.optimizers()
         first = next(iter(self.optimizers.values()))
         self.ema = EMA(first.flat, config.options.ema) if config.options.ema else None
@@ -134,15 +131,19 @@ class Run:
         """Which samples come when."""
         return BatchOrder(len(self.data), self.config.options.batch_size, self._order_rng)
 
+    @cached_property
+    def batches(self) -> Batches:
+        """The training samples, in that order, on the device of the run."""
+        return Batches(self.data, self.order, self.device, labelled=bool(self.model.classes))
+
     def advance(self) -> dict[str, float]:
         """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
         from ..autograd.kernels import jit
 
         at_work = lambda: time.process_time() - jit.compiling_seconds()  # what is compiled once is no part of a budget
         start = at_work()
-        chosen = next(self.order)
-        labels = {"y": self.data.y[chosen]} if self.model.classes and self.data.y is not None else {}
-        terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
+        x, labels = self.batches()
+        terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
@@ -177,6 +178,22 @@ class Run:
     def averaged(self) -> AbstractContextManager[None]:
         """`with run.averaged():` the model has its averaged parameters, where the run keeps an average."""
         return self.ema.applied() if self.ema is not None else nullcontext()
+
+    @contextmanager
+    def looked_at(self) -> Iterator[Model]:
+        """The model in evaluation mode, with its averaged parameters, on the CPU: a copy of it, if the run trains on a GPU."""
+        model = self.model
+        model.eval()
+        try:
+            with self.averaged():
+                if self.device != "cpu":
+                    self.model = _built(self.config, Generator(0))
+                    self.model.load_state_dict(model.state_dict())
+                    self.model.eval()
+                yield self.model
+        finally:
+            self.model = model
+            model.train()
 
     def evaluation_rng(self) -> Generator:
         """A generator for looking at the model at this step, independent of those that training uses."""
@@ -237,6 +254,14 @@ def _fitting(latest: Latest) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"it does not fit this run: {type(error).__name__}: {error}"
         raise CheckpointError(latest.path, reason, "delete it if it came from elsewhere, or start a new run") from error
+
+
+def _built(config: RunConfig, rng: Generator) -> Model:
+    """A new model. Raises ConfigError where it does not go with the data."""
+    try:
+        return MODELS[config.model].build(DATASETS[config.data].shape, _with_levels(config), rng)
+    except ValueError as error:
+        raise ConfigError(f"{config.model} on {config.data}: {error}") from error
 
 
 def _with_levels(config: RunConfig) -> ModelConfig:
