@@ -196,7 +196,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
     from tqdm import tqdm
 
-    from .training.figures import count_active_units, estimate, has_active_units, likelihood, some
+    from .training.figures import count_active_units, estimate, has_active_units, likelihood, mode_line, some
     from .training.progress import Progress, say_when_compiling
 
     run = load_run(args.run)
@@ -215,6 +215,10 @@ def evaluate_command(args: argparse.Namespace) -> None:
                 with tqdm(total=len(x), desc=f"k = {k}", unit=" samples", leave=False, disable=None) as bar:
                     nll = likelihood(run, x, k, said=bar.update)
                 print(nll, flush=True)
+        if run.model.no_likelihood:
+            print(f"no likelihood: {run.model.no_likelihood}")
+        if line := mode_line(run):
+            print(line, flush=True)
         if has_active_units(run.model):
             print("active units: {} of {}".format(*count_active_units(run)))
 
