@@ -204,7 +204,7 @@ def gradient_penalty(cls: Any, d: int = 3, n: int = 40, seed: int = 0) -> list[F
     between them are those points too. That they do lie between, on a line, is a last finding.
     """
     rng = Generator(seed)
-    x, a, b = (rng.normal(shape, dtype=np.float64) for shape in ((n, d), (d, d), (d,)))
+    x, a, b = (rng.normal(shape, std=0.5, dtype=np.float64) for shape in ((n, d), (d, d), (d,)))  # slopes around 1
     a = a + a.T
     g = x @ a + b  # (n, d)
     norm = np.linalg.norm(g, axis=1, keepdims=True)
@@ -225,17 +225,23 @@ def gradient_penalty(cls: Any, d: int = 3, n: int = 40, seed: int = 0) -> list[F
         }
         findings.append(Finding(f"{name}: the penalty", loss.item(), weight * value, 1e-8))
         findings += [Finding(f"{name}: largest error of its gradient in {k}", v, 0, 1e-8) for k, v in errors.items()]
-    return [*findings, _between(cls)]
+    return [*findings, *_where(cls)]
 
 
-def _between(cls: Any, n: int = 20_000) -> Finding:
-    """D = ½ ‖x‖², whose slope is x itself: the penalty at points (3u, 4(1 - u)) between (3, 0) and (0, 4)."""
-    gan = cls(Shift(0.0), Quadratic(np.eye(2), np.zeros(2)), (2,), GANConfig(loss="wgan-gp", norm="none", gp=1.0))
-    real, fake = (np.broadcast_to(point, (n, 2)) for point in ((3.0, 0.0), (0.0, 4.0)))
-    penalty = gan.discriminator_loss(real, fake, Generator(0)).total.item() - (8.0 - 4.5)
+def _where(cls: Any, n: int = 20_000) -> list[Finding]:
+    """D = ½ ‖x‖², whose slope is x itself: R1 at the real (3, 0), not at the generated (0, 4); gp at (3u, 4(1 - u))."""
+
+    def penalty(**weight: float) -> float:
+        gan = cls(Shift(0.0), Quadratic(np.eye(2), np.zeros(2)), (2,), GANConfig(loss="wgan-gp", norm="none", **weight))
+        real, fake = (np.broadcast_to(point, (n, 2)) for point in ((3.0, 0.0), (0.0, 4.0)))
+        return float(gan.discriminator_loss(real, fake, Generator(0)).total.item()) - (8.0 - 4.5)
+
     u = (np.arange(100_000) + 0.5) / 100_000
     squares = (np.hypot(3 * u, 4 * (1 - u)) - 1) ** 2
-    return Finding("gp: between two points", penalty, float(squares.mean()), 4 * float(squares.std()) / math.sqrt(n))
+    return [
+        Finding("r1: at real samples", penalty(gp=0.0, r1=1.0), 4.5, ROUND_OFF),
+        Finding("gp: between two points", penalty(gp=1.0), squares.mean(), 4 * squares.std() / math.sqrt(n)),
+    ]
 
 
 # ---- truth spectral-norm
