@@ -231,16 +231,16 @@ def gradient_penalty(cls: Any, d: int = 3, n: int = 40, seed: int = 0) -> list[F
 def _where(cls: Any, n: int = 20_000) -> list[Finding]:
     """D = ½ ‖x‖², whose slope is x itself: R1 at the real (3, 0), not at the generated (0, 4); gp at (3u, 4(1 - u))."""
 
-    def penalty(**weight: float) -> float:
-        gan = cls(Shift(0.0), Quadratic(np.eye(2), np.zeros(2)), (2,), GANConfig(loss="wgan-gp", norm="none", **weight))
+    def penalty(gp: float, r1: float) -> float:
+        gan = cls(Shift(0.0), Quadratic(np.eye(2), np.zeros(2)), (2,), GANConfig(loss="wgan-gp", norm="none", gp=gp, r1=r1))
         real, fake = (np.broadcast_to(point, (n, 2)) for point in ((3.0, 0.0), (0.0, 4.0)))
         return float(gan.discriminator_loss(real, fake, Generator(0)).total.item()) - (8.0 - 4.5)
 
     u = (np.arange(100_000) + 0.5) / 100_000
     squares = (np.hypot(3 * u, 4 * (1 - u)) - 1) ** 2
     return [
-        Finding("r1: at real samples", penalty(gp=0.0, r1=1.0), 4.5, ROUND_OFF),
-        Finding("gp: between two points", penalty(gp=1.0), squares.mean(), 4 * squares.std() / math.sqrt(n)),
+        Finding("r1: at real samples", penalty(0.0, 1.0), 4.5, ROUND_OFF),
+        Finding("gp: between two points", penalty(1.0, 0.0), squares.mean(), 4 * squares.std() / math.sqrt(n)),
     ]
 
 

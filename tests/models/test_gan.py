@@ -74,7 +74,7 @@ def test_each_network_learns_in_its_own_step_only(name, loss):
 
 
 def test_what_lies_in_grad_does_not_matter():
-    """`grad` gives each step the gradients that it asked for: nothing leaks through `.grad`, not from the other's step either."""
+    """`grad` gives each step the gradients that it asked for: nothing leaks through `.grad` from the other's step."""
     states = []
     for junk in (0.0, 1000.0):
         model, rng = built(), Generator(1)
