@@ -5,14 +5,15 @@
             for finding in truth.check(MyVAE):
                 print(name, finding)
 
-Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on. Facts as functions,
-which are not in the table:
+Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on. gan.py has games
+that can be solved. Facts as functions, which are not in the table:
 
+    gan          spectral_norm, for a class made like minigen.nn.SpectralNorm
     flow         of an exact density: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor
     diffusion    of a diffusion model of Gaussian data, or of a few points: ddpm-gaussian, ddpm-vlb, sampler-std
 """
 
-from . import vae
+from . import gan, vae
 from .diffusion import FinitePoints, GaussianData
 from .flow import (
     bijection_errors,
@@ -51,6 +52,27 @@ TRUTHS = {
             "Kingma & Welling 2014, arXiv 1312.6114, section 2.4",
             ("elbo",),
             vae.pathwise,
+        ),
+        Truth(
+            "optimal-d",
+            "against the best discriminator a game is worth 2 JSD - log 4, 2 (1 - TV), or minus a Wasserstein distance",
+            "Goodfellow et al. 2014, arXiv 1406.2661, theorem 1",
+            ("discriminator_loss", "generator_loss", "generate"),
+            gan.optimal_d,
+        ),
+        Truth(
+            "dirac-gan",
+            "near the equilibrium simultaneous steps circle outwards without R1, and come in with it",
+            "Mescheder et al. 2018, arXiv 1801.04406, lemma 2.3 and theorem 4.1",
+            ("discriminator_loss", "generator_loss", "generate"),
+            gan.dirac_gan,
+        ),
+        Truth(
+            "gradient-penalty",
+            "for a quadratic discriminator both penalties, and their own gradients, have closed forms",
+            "Gulrajani et al. 2017, arXiv 1704.00028, eq. 3",
+            ("discriminator_loss", "generator_loss", "generate"),
+            gan.gradient_penalty,
         ),
     )
 }

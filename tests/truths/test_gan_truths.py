@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigen import Tensor, grad, ops
-from minigen.models import Loss
+from minigen.models import VAE, Loss
 from minigen.models.gan import GAN, LOSSES, GANConfig
 from minigen.nn import SpectralNorm
 from minigen.random import Generator
+from minigen.truths import TRUTHS
 from minigen.truths import gan as truths
 
 
@@ -17,15 +18,13 @@ def broken(findings):
     return [str(f) for f in findings if not f.holds]
 
 
-CHECKS = {
-    "optimal-d": truths.optimal_d,
-    "dirac-gan": truths.dirac_gan,
-    "gradient-penalty": truths.gradient_penalty,
-}
+CHECKS = {name: TRUTHS[name].check for name in ("optimal-d", "dirac-gan", "gradient-penalty")}
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_truth_holds_for_the_gan(name):
+    assert TRUTHS[name].fits(GAN)
+    assert not TRUTHS[name].fits(VAE)
     assert broken(CHECKS[name](GAN)) == []
 
 

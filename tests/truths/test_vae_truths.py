@@ -19,8 +19,9 @@ def broken(findings):
     return [str(f) for f in findings if not f.holds]
 
 
-@pytest.mark.parametrize("truth", TRUTHS.values(), ids=TRUTHS)
-def test_every_truth_holds_for_the_vae(truth):
+@pytest.mark.parametrize("name", ["linear-vae", "iwae-bounds", "pathwise"])
+def test_every_truth_holds_for_the_vae(name):
+    truth = TRUTHS[name]
     assert truth.fits(VAE)
     assert not truth.fits(Linear)
     assert broken(truth.check(VAE)) == []
