@@ -73,10 +73,10 @@ class GANConfig(ModelConfig):
     gp: float = option(10.0, "weight of the gradient penalty of wgan-gp", low=0.0)
     r1: float = option(0.0, "weight gamma of the R1 penalty, with any loss", low=0.0)
     discriminator_steps: int = option(1, "steps of the discriminator for each of the generator", low=1)
-    beta1: float = option(0.5, "decay of Adam's mean gradient", low=0.0, high=0.999999)
-    beta2: float = option(0.999, "decay of Adam's mean square", low=0.0, high=0.999999)
+    beta1: float = option(0.0, "decay of Adam's mean gradient", low=0.0, high=0.999999)
+    beta2: float = option(0.9, "decay of Adam's mean square", low=0.0, high=0.999999)
     batch_size: int = other_default(ModelConfig, "batch_size", 64)
-    lr: float = other_default(ModelConfig, "lr", 2e-4)
+    lr: float = other_default(ModelConfig, "lr", 5e-4)
     steps: int = other_default(ModelConfig, "steps", 3000)
     ema: float = other_default(ModelConfig, "ema", 0.99)
 
@@ -192,6 +192,8 @@ class GAN2dConfig(GANConfig):
     loss: str = other_default(GANConfig, "loss", "non-saturating")
     norm: str = other_default(GANConfig, "norm", "none")
     r1: float = other_default(GANConfig, "r1", 0.1)
+    beta1: float = other_default(GANConfig, "beta1", 0.5)
+    beta2: float = other_default(GANConfig, "beta2", 0.999)
     batch_size: int = other_default(ModelConfig, "batch_size", 256)
     lr: float = other_default(ModelConfig, "lr", 1e-3)
     steps: int = other_default(ModelConfig, "steps", 10_000)
@@ -234,7 +236,7 @@ def dcgan(data_shape: tuple[int, ...], config: DCGANConfig, rng: Generator) -> G
         raise ValueError(f"dcgan needs images with sides that 4 divides, not data of shape {data_shape}; gan2d takes points")
     height, width, channels = data_shape
     c, norm = config.channels, _checked_norm("dcgan", config)
-    inner = (height // 4, width // 4, 4 * c)  # 28 -> 7,  8 -> 2
+    inner = (height // 4, width // 4, 2 * c)  # 28 -> 14 -> 7,  8 -> 4 -> 2
     conv, linear = (SpectralConv2d, SpectralLinear) if norm == "spectral" else (Conv2d, Linear)
 
     def norm_relu(features: int) -> BatchNorm:
@@ -242,27 +244,23 @@ def dcgan(data_shape: tuple[int, ...], config: DCGANConfig, rng: Generator) -> G
         passes = 1 + 1 / config.discriminator_steps  # of the generator, in a training step
         return BatchNorm(features, momentum=(1 - config.ema) / passes if config.ema else 0.1, activation="relu")
 
-    def leaky(features: int) -> Callable:
-        if norm == "batch":
-            return BatchNorm(features, activation="leaky_relu", negative_slope=SLOPE)
-        return lambda x: ops.leaky_relu(x, SLOPE)
+    def leaky(x: Tensor) -> Tensor:
+        return ops.leaky_relu(x, SLOPE)
 
     generator = Sequential(
         Linear(config.latent, math.prod(inner), rng=rng, bias=False),
         lambda x: x.reshape(len(x), *inner),
-        norm_relu(4 * c),
-        ConvTranspose2d(4 * c, 2 * c, 4, stride=2, padding=1, rng=rng, bias=False),  # (N, H/2, W/2, 2c)
         norm_relu(2 * c),
-        ConvTranspose2d(2 * c, channels, 4, stride=2, padding=1, rng=rng),  # (N, H, W, C)
+        ConvTranspose2d(2 * c, c, 4, stride=2, padding=1, rng=rng, bias=False),  # (N, H/2, W/2, c)
+        norm_relu(c),
+        ConvTranspose2d(c, channels, 4, stride=2, padding=1, rng=rng),  # (N, H, W, C)
         ops.tanh,
     )
     discriminator = Sequential(
         conv(channels, c, 4, stride=2, padding=1, rng=rng),  # (N, H/2, W/2, c)
-        lambda x: ops.leaky_relu(x, SLOPE),  # no batch norm where the pixels come in   (Radford 2016, sec. 3)
-        conv(c, 2 * c, 4, stride=2, padding=1, rng=rng),
-        leaky(2 * c),
-        conv(2 * c, 4 * c, 3, padding=1, rng=rng),
-        leaky(4 * c),
+        leaky,  # no batch norm where the pixels come in   (Radford 2016, sec. 3)
+        conv(c, 2 * c, 4, stride=2, padding=1, rng=rng),  # (N, H/4, W/4, 2c)
+        BatchNorm(2 * c, activation="leaky_relu", negative_slope=SLOPE) if norm == "batch" else leaky,
         lambda x: x.reshape(len(x), -1),
         linear(math.prod(inner), 1, rng=rng),
         _logit,
