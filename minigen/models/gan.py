@@ -195,7 +195,7 @@ class GAN2dConfig(GANConfig):
     beta1: float = other_default(GANConfig, "beta1", 0.5)
     beta2: float = other_default(GANConfig, "beta2", 0.999)
     batch_size: int = other_default(ModelConfig, "batch_size", 256)
-    lr: float = other_default(ModelConfig, "lr", 1e-3)
+    lr: float = other_default(ModelConfig, "lr", 2e-3)
     steps: int = other_default(ModelConfig, "steps", 10_000)
     ema: float = other_default(ModelConfig, "ema", 0.995)
 
