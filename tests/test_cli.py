@@ -138,6 +138,7 @@ REFUSED = {
     "train": ["MODEL is missing", ", ".join(MODELS)],
     "train vea": ["unknown model 'vea'", "did you mean vae?"],
     "train diffusion": ["unknown model 'diffusion'", "known are", ", ".join(MODELS)],
+    "train gun": ["unknown model 'gun'", "did you mean gan?"],
     "train VAE": ["unknown model 'VAE'"],
     "train vae digits": ["'digits' is one argument too many", "minigen train vae --help"],
     "train vae --lrr 1": ["unknown option '--lrr'", "did you mean --lr?"],
@@ -204,6 +205,7 @@ REFUSED = {
     "gradcheck --examples 0": ["--examples", "a whole number of at least 1", "'0'"],
     # what does not go together, or is not there
     "train glow --data moons": ["glow on moons", "sides are multiples of 4", "(2,)"],
+    "train dcgan --data moons": ["dcgan on moons", "sides that 4 divides", "(2,)", "gan2d takes points"],
     "train vae --device cuda": ["--device cuda", "CuPy is not installed", "pip install 'minigen[cuda"],
     "train vae --data mnist": ["train-images-idx3-ubyte.gz", "not on this machine", "no mirror delivered it", "MINIGEN_DATA"],
     "train vae --data cifar10": ["cifar-10-binary.tar.gz", "no mirror delivered it"],

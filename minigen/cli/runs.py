@@ -83,7 +83,7 @@ def sample_command(args: argparse.Namespace) -> None:
 
 def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
-    from ..training.figures import count_active_units, estimate, has_active_units, likelihood, some
+    from ..training.figures import count_active_units, estimate, has_active_units, likelihood, mode_line, some
     from ..training.progress import Progress, say_when_compiling
     from ..training.quality import code_score
 
@@ -104,6 +104,10 @@ def evaluate_command(args: argparse.Namespace) -> None:
                 with _bar(len(x), f"k = {k}") as bar:
                     nll = likelihood(run, x, k, said=bar.update)
                 print(nll, flush=True)
+        if run.model.no_likelihood:
+            print(f"no likelihood: {run.model.no_likelihood}")
+        if line := mode_line(run):
+            print(line, flush=True)
         if has_active_units(run.model):
             print("active units: {} of {}".format(*count_active_units(run)))
         told = code_score(run)

@@ -2,22 +2,26 @@
 
     vae       the variational autoencoder
     flow      normalizing flows: what all share; coupling (RealNVP, splines), maf (MAF, IAF), glow (images) are the flows
+    gan       generative adversarial networks, on points and on images
     ddpm      denoising diffusion; noise is its forward process, unet its network for images, probability_flow its density
 """
 
 from .coupling import AffineCoupling, Coupling, RealNVPConfig, SplineConfig, SplineCoupling
 from .ddpm import DDPM, DDPM2dConfig, DDPMConfig
 from .flow import ActNorm, Bijection, Chain, Flow, FlowConfig, Inverse, InvertibleLinear
+from .gan import GAN, DCGANConfig, GAN2dConfig, GANConfig
 from .glow import GlowConfig, ImageFlow, Logit, MultiScale
 from .maf import Autoregressive, MAFConfig, MaskedLinear, MaskedNetwork
 from .model import CAPABILITIES, MODELS, Entry, Loss, Model, ModelConfig
 from .vae import VAE, VAEConfig
 
-LISTED = ("vae", "vae-mlp", "realnvp", "spline", "maf", "iaf", "glow", "ddpm2d", "ddpm")  # the order in which MODELS has them
+# the order in which MODELS has them
+LISTED = ("vae", "vae-mlp", "gan2d", "dcgan", "realnvp", "spline", "maf", "iaf", "glow", "ddpm2d", "ddpm")
 MODELS.update({name: MODELS.pop(name) for name in LISTED})
 
 FAMILIES = {  # what the command line trains by the name of a family: the model for points, and the model for images
     "vae": ("vae-mlp", "vae"),
+    "gan": ("gan2d", "dcgan"),
     "flow": ("realnvp", "glow"),
     "ddpm": ("ddpm2d", "ddpm"),
 }
@@ -26,6 +30,7 @@ __all__ = [
     "CAPABILITIES",
     "DDPM",
     "FAMILIES",
+    "GAN",
     "MODELS",
     "VAE",
     "ActNorm",
@@ -34,11 +39,14 @@ __all__ = [
     "Bijection",
     "Chain",
     "Coupling",
+    "DCGANConfig",
     "DDPM2dConfig",
     "DDPMConfig",
     "Entry",
     "Flow",
     "FlowConfig",
+    "GAN2dConfig",
+    "GANConfig",
     "GlowConfig",
     "ImageFlow",
     "Inverse",

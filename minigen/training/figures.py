@@ -16,8 +16,9 @@ import numpy as np
 
 from .. import plots
 from ..autograd import no_grad
-from ..data import Dataset, quantize
+from ..data import TOYS, Dataset, quantize
 from ..evaluation import NLL, active_units, bound, histogram_bits_per_dim, independent_bernoulli, mean_and_stderr
+from ..evaluation.modes import SAMPLES, ModeReport, count_modes, spread
 from ..random import Generator
 from . import files
 
@@ -38,9 +39,26 @@ def scores(run: Any) -> dict[str, float]:
             found["test_log_prob" if name.startswith("exact") else "test_bound"] = mean_and_stderr(
                 _estimates(run, some(run.test, HELD_OUT)[0], log_prob)
             )[0]
+    if run.model.no_likelihood and (report := mode_report(run, run.evaluation_rng())) is not None:
+        found |= {"high_quality_share": report.share, "modes_hit": float(report.hit), "reverse_kl": report.reverse_kl}
     if has_active_units(run.model):
         found["active_units"] = float(count_active_units(run)[0])
     return found
+
+
+def mode_report(run: Any, rng: Generator) -> ModeReport | None:
+    """How samples of the model meet the modes of its data; None where there are none that are known."""
+    toy = TOYS.get(run.config.data)
+    if toy is None or toy.modes is None or toy.sigma is None:
+        return None
+    with looking_at(run) as model:
+        return count_modes(model.sample(SAMPLES, rng), toy.modes, toy.sigma)
+
+
+def mode_line(run: Any, times: int = 5) -> str | None:
+    """The same for several sets of samples, with their spread, to be printed. Runs with other seeds differ by more."""
+    reports = [report for rng in run.evaluation_rng().split(times) if (report := mode_report(run, rng)) is not None]
+    return spread(reports, "sets of samples") if reports else None
 
 
 def draw(run: Any, folder: Path) -> None:
@@ -190,7 +208,10 @@ def _traversal(run: Any, folder: Path, side: int = 11) -> bytes | None:
 
 
 def _curves(run: Any, folder: Path) -> bytes | None:
-    """The bound over the steps, in training and on held-out data, with the floor or the baseline drawn in."""
+    """The bound over the steps, in training and on held-out data, with the floor or the baseline drawn in.
+
+    For a model without a likelihood the terms that it names itself.
+    """
     path = folder / "metrics.jsonl"
     lines = files.read_lines(path) if path.exists() else []
     names = {
@@ -201,18 +222,20 @@ def _curves(run: Any, folder: Path) -> bytes | None:
         "test_log_prob": "held-out log-likelihood",
         "test_bound": "held-out bound",
     }
+    title, model = f"{run.config.model} on {run.config.data}", run.model
     series: dict[str, Any] = {}
-    for key, name in names.items():
+    for key, name in (model.curves if model.no_likelihood else names).items():
         points = [(line["step"], line[key]) for line in lines if key in line]
         if points:
             series[name] = tuple(zip(*points, strict=True))
+    if series and model.no_likelihood:
+        return plots.curves(series, title, ylabel="loss", lines=model.marks)
     marks = {}
     if run.test.entropy is not None:
         marks["best possible: minus the entropy of the data"] = -run.test.entropy
     if run.test.x.ndim == 4:
         name, nats = baseline(run, some(run.test, HELD_OUT)[0])[1]
         marks[f"{name}, to be beaten"] = -nats
-    title = f"{run.config.model} on {run.config.data}"
     return plots.curves(series, title, ylabel="nats per sample", lines=marks) if series else None
 
 

@@ -5,11 +5,11 @@
 
 Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them, and finds the class that a name means.
 
-    vae, ddpm, density                     checks of a class, and the rows that say what it must have to be checked
+    vae, ddpm, density, gan                checks of a class, and the rows that say what it must have to be checked
     linear, diffusion, flow, gradients     the closed forms and tools that they rest on
 """
 
-from . import ddpm, density, vae
+from . import ddpm, density, gan, vae
 from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
 from .flow import (
@@ -26,7 +26,7 @@ from .gradients import reparameterised, score_function
 from .linear import Ppca, autoencoder_error
 from .truth import Finding, SigmaPoints, Truth
 
-TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TRUTHS)}
+TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TRUTHS, *gan.TRUTHS)}
 
 __all__ = [
     "TRUTHS",
