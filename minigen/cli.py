@@ -140,7 +140,10 @@ def train_command(args: argparse.Namespace) -> None:
         _refuse_changes(saved, given, options)
         anew = any(name in given for name in BUDGET)  # a new budget replaces the old one, whatever that was
         changes: dict[str, Any] = dict.fromkeys(BUDGET) if anew else {}
-        config = dataclasses.replace(saved, **changes | {name: given[name] for name in CHANGEABLE if name in given})
+        changes |= {name: given[name] for name in CHANGEABLE if name in given}
+        if "lr" in options:
+            changes["options"] = dataclasses.replace(saved.options, lr=options["lr"])
+        config = dataclasses.replace(saved, **changes)
     else:
         config = RunConfig(**given, options=kind(**options))
     run = train(config, folder, resume=args.resume, quiet=args.quiet)
@@ -158,7 +161,7 @@ def _given(args: argparse.Namespace, config: type) -> dict[str, Any]:
 
 
 def _refuse_changes(saved: RunConfig, given: dict[str, Any], options: dict[str, Any]) -> None:
-    """A resumed run continues as it was: only its budget and its number of threads may change."""
+    """A resumed run continues as it was: only its budget, its number of threads and its learning rate may change."""
     for values, config in ((given, saved), (options, saved.options)):
         for name, wanted in values.items():
             was = getattr(config, name, None)
@@ -179,6 +182,8 @@ def sample_command(args: argparse.Namespace) -> None:
     from .training.progress import Progress, say_when_compiling
 
     run, rng = load_run(args.run), Generator(args.seed)
+    for text in run.model.remarks():
+        print(text, flush=True)
     with looking_at(run) as model, say_when_compiling(Progress().say):
         samples = np.concatenate([model.sample(min(PIECE, args.n - i), rng) for i in range(0, args.n, PIECE)])
     shown = samples[: IN_PICTURE[samples.ndim]]
@@ -196,7 +201,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
     from tqdm import tqdm
 
-    from .training.figures import count_active_units, estimate, has_active_units, likelihood, some
+    from .training.figures import count_active_units, estimate, estimators, has_active_units, likelihood, some
     from .training.progress import Progress, say_when_compiling
 
     run = load_run(args.run)
@@ -205,7 +210,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     x = some(run.test, args.n or len(run.test))[0]
     print(_summary(run), flush=True)
     with say_when_compiling(Progress().say):
-        own = run.model.estimators(args.k)
+        own = estimators(run.model, args.k)
         for name, log_prob in own.items():
             with tqdm(total=len(x), desc=name, unit=" samples", leave=False, disable=None) as bar:
                 nll = estimate(run, x, name, log_prob, said=bar.update)
@@ -215,6 +220,8 @@ def evaluate_command(args: argparse.Namespace) -> None:
                 with tqdm(total=len(x), desc=f"k = {k}", unit=" samples", leave=False, disable=None) as bar:
                     nll = likelihood(run, x, k, said=bar.update)
                 print(nll, flush=True)
+        if not own and "log_prob_bound" not in run.model.capabilities():
+            print(f"NLL undefined: {run.config.model} gives {run.config.data} no probabilities that could be compared")
         if has_active_units(run.model):
             print("active units: {} of {}".format(*count_active_units(run)))
 
@@ -423,7 +430,8 @@ def _complain(error: BaseException) -> None:
         print(text if isinstance(error, UsageError) else f"minigen: {text}", file=sys.stderr, flush=True)
 
 
-SPELLED = {"±": "+/-", "≤": "<=", "≥": ">=", "…": "...", "–": "-", "—": "-", "−": "-", "²": "^2", "’": "'"}
+SPELLED = {"±": "+/-", "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt ", "α": "alpha", "²": "^2"}
+SPELLED |= {"…": "...", "–": "-", "—": "-", "−": "-", "’": "'"}
 
 
 def _prepare_streams() -> None:

@@ -81,6 +81,8 @@ class Progress:
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """An evaluation has been made."""
+        if not scores:
+            return
         texts = (f"{name} {f'{value:.2f}'.removesuffix('.00')}" for name, value in scores.items())
         self.say(f"step {step}  " + "  ".join(texts))
 

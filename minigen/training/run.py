@@ -32,7 +32,7 @@ from typing import Any
 from ..autograd import backend
 from ..data import DATASETS, BatchOrder, Dataset
 from ..data import load as load_data
-from ..models import MODELS, Model, ModelConfig
+from ..models import MODELS, Diverged, Model, ModelConfig
 from ..optim import EMA
 from ..random import Generator
 from . import files
@@ -56,21 +56,36 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
     with _interruption(quiet) as stop, progress, say_when_compiling(progress.say):
         run, checkpoints, news = _resumed(config, folder) if resume else _begun(config, folder)
         recorder = Recorder(run, folder, checkpoints, progress)
-        for text in news:
+        for text in (*news, *run.model.remarks()):
             progress.say(text)
         recorder.start()
         progress.start(run)
         stop.patient = True
-        while run.spent < 1 and not stop.signal:
-            start = time.perf_counter()
-            terms = run.advance()
-            progress.update(terms, time.perf_counter() - start)
-            recorder.after_step()
-        recorder.save()
+        with _way_on(checkpoints, run.config):
+            while run.spent < 1 and not stop.signal:
+                start = time.perf_counter()
+                terms = run.advance()
+                progress.update(terms, time.perf_counter() - start)
+                recorder.after_step()
+            recorder.save()
         stop.news = f"interrupted: saved step {run.step} in {folder}; continue with --resume"
         if not stop.signal:
-            recorder.finish()
+            with _way_on(checkpoints, run.config):
+                recorder.finish()
     return run
+
+
+@contextmanager
+def _way_on(checkpoints: Checkpoints, config: RunConfig) -> Iterator[None]:
+    """Inside this block, a divergence takes the run back to its newest checkpoint, which was sound, and says how to go on."""
+    try:
+        yield
+    except Diverged as error:
+        lr, steps = config.options.lr, checkpoints.steps()
+        if not steps:
+            raise Diverged(f"{error}; nothing had been saved yet: start a new run with a --lr below {lr:g}") from error
+        way = f"the run is back at its last good checkpoint, step {steps[-1]}: go on with --resume --lr {lr / 2:g}, or less"
+        raise Diverged(f"{error}; {way}") from error
 
 
 def load_run(folder: Path) -> Run:
@@ -135,16 +150,19 @@ class Run:
         return BatchOrder(len(self.data), self.config.options.batch_size, self._order_rng)
 
     def advance(self) -> dict[str, float]:
-        """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
+        """One training step. Returns the terms that the model reports. Raises Diverged, also for one that is not finite."""
         start = time.process_time()
         chosen = next(self.order)
         labels = {"y": self.data.y[chosen]} if self.model.classes and self.data.y is not None else {}
-        terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
+        try:
+            terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
+        except Diverged as error:
+            raise Diverged(f"step {self.step + 1}: {error}") from error
         if self.ema is not None:
             self.ema.update()
         self.step += 1
         self.cpu_seconds += time.process_time() - start
-        require_finite(terms, self.step, self.config)
+        require_finite(terms, self.step)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
@@ -266,7 +284,10 @@ def _resumed(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints, list[st
     if run.last_step is not None and run.step > run.last_step:
         raise ConfigError(f"the run in {folder} is at step {run.step} already, beyond {run.last_step}: give it a larger budget")
     done = "; it is complete: for more, give it a larger budget" if run.spent >= 1 else ""
-    return run, checkpoints, [f"resuming {folder} at step {run.step}{done}"]
+    news, before = [f"resuming {folder} at step {run.step}{done}"], read_config(folder).options.lr
+    if config.options.lr != before:
+        news.append(f"learning rate {config.options.lr:g} from here on, {before:g} so far")
+    return run, checkpoints, news
 
 
 def _warn(latest: Latest) -> None:

@@ -9,11 +9,13 @@ Start at vae.py, whose truths are checked on a linear VAE; linear.py has the clo
 which are not in the table:
 
     flow         of an exact density: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor
+    energy       of energies, their chains and scores: ula, rbm-z, rbm-gradient, ncsn-weights
     diffusion    of a diffusion model of Gaussian data, or of a few points: ddpm-gaussian, ddpm-vlb, sampler-std
 """
 
 from . import vae
 from .diffusion import FinitePoints, GaussianData
+from .energy import EnumeratedRBM, TwoModes, ula_variance
 from .flow import (
     bijection_errors,
     bits_per_dim,
@@ -57,12 +59,14 @@ TRUTHS = {
 
 __all__ = [
     "TRUTHS",
+    "EnumeratedRBM",
     "Finding",
     "FinitePoints",
     "GaussianData",
     "Ppca",
     "SigmaPoints",
     "Truth",
+    "TwoModes",
     "autoencoder_error",
     "bijection_errors",
     "bits_per_dim",
@@ -74,4 +78,5 @@ __all__ = [
     "reparameterised",
     "score_function",
     "total_probability",
+    "ula_variance",
 ]
