@@ -107,7 +107,7 @@ class EBM(Model):
     def log_partition(self) -> tuple[float, float]:
         """log Z, and the error of its last digits, by quadrature: for points in the plane.     nats
 
-        Raises ArithmeticError where it does not settle; see quadrature.py.
+        Raises Diverged where it does not settle; see quadrature.py.
         """
         if self.data_shape != (2,):
             raise TypeError(f"log Z by quadrature is for points in the plane, not for data of shape {self.data_shape}")

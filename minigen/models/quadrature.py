@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .model import Diverged
+
 SPLIT = 3  # a cell is cut into 3 x 3: its middle stays one
 PIECE = 1 << 16  # points that are evaluated at a time
+MOST = 1_000_000  # points in one refinement
 
 
 def log_partition(
@@ -24,31 +27,33 @@ def log_partition(
     The midpoint rule on cells² squares. Cells that hold nearly all of the mass, all but `tolerance`, are cut into 3 x 3 again
     and again, until log Z moves by less than `tolerance`. No peak may be so narrow that all midpoints miss it: a first cell
     should be about as wide as the narrowest one.
-    Raises ArithmeticError where mass reaches out without end, or the refinement does not settle.
+    Raises Diverged where mass reaches out without end, or the refinement does not settle.
     """
     for _ in range(rounds):
         x, side = _grid(centre, half, cells)
         log_mass = _masses(energy, x, side)
         rim = np.abs(x - centre).max(axis=1) > half - 2 * side
         if not np.isfinite(log_mass).all():
-            raise ArithmeticError(f"log Z cannot be had: the energy is not finite everywhere within {half:g} of {centre}")
+            raise Diverged(f"log Z cannot be had: the energy is not finite everywhere within {half:g} of {centre}")
         if _log_sum(log_mass[rim]) < _log_sum(log_mass) + np.log(tolerance / 100):
             break
         half *= 1.5
         cells = round(1.5 * cells)
     else:
-        raise ArithmeticError(f"log Z cannot be had: there is mass {half:g} away from {centre}; does the energy rise far out?")
+        raise Diverged(f"log Z cannot be had: there is mass {half:g} away from {centre}; does the energy rise far out?")
     done: list[float] = []  # log masses of what is cut no further
     log_z = _log_sum(log_mass)
     for _ in range(rounds):
         heavy = _heaviest(log_mass, 1 - tolerance / 2)
+        if SPLIT**2 * heavy.sum() > MOST:
+            break
         done.append(_log_sum(log_mass[~heavy]))
         x, side = _cut(x[heavy], side), side / SPLIT
         log_mass = _masses(energy, x, side)
         before, log_z = log_z, float(np.logaddexp.reduce([_log_sum(log_mass), *done]))
         if abs(log_z - before) < tolerance:
             return log_z, abs(log_z - before)
-    raise ArithmeticError(f"log Z cannot be had: it still moves by {abs(log_z - before):.1e} nats in cells of {side:.1e}")
+    raise Diverged(f"log Z cannot be had: it has not settled within {tolerance:.1e} nats in cells of {side:.1e}")
 
 
 def _grid(centre: np.ndarray, half: float, cells: int) -> tuple[np.ndarray, float]:

@@ -70,7 +70,7 @@ def likelihood(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lam
 
 
 def estimators(model: Any, k: int) -> dict[str, Callable]:
-    """How log p of this model can be estimated: by means of its own (Model.estimators), or by AIS where it has a path for it."""
+    """How log p of this model can be estimated: by its own means (Model.estimators), or by AIS where it has a path for it."""
     return model.estimators(k) or ais_estimators(model, k)
 
 

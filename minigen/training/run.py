@@ -61,7 +61,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
         recorder.start()
         progress.start(run)
         stop.patient = True
-        with _way_on(checkpoints, run.config):
+        with _rolled_back(run, checkpoints):
             while run.spent < 1 and not stop.signal:
                 start = time.perf_counter()
                 terms = run.advance()
@@ -70,21 +70,25 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
             recorder.save()
         stop.news = f"interrupted: saved step {run.step} in {folder}; continue with --resume"
         if not stop.signal:
-            with _way_on(checkpoints, run.config):
+            with _rolled_back(run, checkpoints):
                 recorder.finish()
     return run
 
 
 @contextmanager
-def _way_on(checkpoints: Checkpoints, config: RunConfig) -> Iterator[None]:
-    """Inside this block, a divergence takes the run back to its newest checkpoint, which was sound, and says how to go on."""
+def _rolled_back(run: Run, checkpoints: Checkpoints) -> Iterator[None]:
+    """Inside this block, a divergence takes the run back to its last good checkpoint, and says how to go on from there.
+
+    A checkpoint is good if the step after it was: one that the next step failed at is deleted.
+    """
     try:
         yield
     except Diverged as error:
-        lr, steps = config.options.lr, checkpoints.steps()
-        if not steps:
-            raise Diverged(f"{error}; nothing had been saved yet: start a new run with a --lr below {lr:g}") from error
-        way = f"the run is back at its last good checkpoint, step {steps[-1]}: go on with --resume --lr {lr / 2:g}, or less"
+        if run.step in checkpoints.steps():
+            checkpoints.delete(run.step)
+        steps = checkpoints.steps()
+        where = f"its last good checkpoint, step {steps[-1]}" if steps else "its beginning, for there is no good checkpoint"
+        way = f"the run is back at {where}: go on with --resume --lr {run.config.options.lr / 2:g}, or less"
         raise Diverged(f"{error}; {way}") from error
 
 
@@ -158,11 +162,11 @@ class Run:
             terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
         except Diverged as error:
             raise Diverged(f"step {self.step + 1}: {error}") from error
+        require_finite(terms, self.step + 1)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
         self.cpu_seconds += time.process_time() - start
-        require_finite(terms, self.step)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1

@@ -19,7 +19,7 @@ def ula_variance(curvature: float, step: float) -> float:
     From Var = (1 - ηλ)² Var + 2η. A Metropolis test removes the difference.     Raises ValueError for a step that diverges.
     """
     if not 0 < step * curvature < 2:
-        raise ValueError(f"a step of {step:g} on a curvature of {curvature:g} does not settle: it must be below {2 / curvature:g}")
+        raise ValueError(f"a step of {step:g} at a curvature of {curvature:g} does not settle: stay below {2 / curvature:g}")
     return 1 / (curvature * (1 - step * curvature / 2))
 
 

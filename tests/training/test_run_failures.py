@@ -8,6 +8,7 @@ from checkpoint_harness import FaultyOS, error
 from run_harness import Tiny, digest, metrics
 
 from minigen import cli
+from minigen.models import Diverged
 from minigen.training import checkpoint, figures, files
 from minigen.training.checkpoint import Checkpoints
 from minigen.training.files import FileError
@@ -132,8 +133,24 @@ def test_a_model_that_is_no_longer_finite_is_not_saved(tmp_path, bare, monkeypat
     monkeypatch.setattr(Tiny, "train_step", train_step)
     assert minigen(tmp_path / "run", *OPTIONS) == 1
     told = one_line(capsys)
-    assert told.startswith("minigen: step 5: mean is no longer finite: training has diverged; nothing had been saved yet")
+    assert told.startswith("minigen: step 5: mean is no longer finite: training has diverged; the run is back at its beginning")
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == []
+
+
+def test_a_checkpoint_that_the_next_step_fails_at_is_not_a_good_one(tmp_path, bare, monkeypatch, capsys):
+    """A step too large leaves finite parameters, which are saved, and of which nothing good can come."""
+
+    def loss(self, x, rng):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 11:
+            raise Diverged("too far")
+        return kept(self, x, rng)
+
+    kept = Tiny.loss
+    monkeypatch.setattr(Tiny, "loss", loss)
+    assert minigen(tmp_path / "run", *OPTIONS) == 1
+    assert one_line(capsys).startswith("minigen: step 11: too far; the run is back at its last good checkpoint, step 5: go on")
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
 
 
 def test_scores_that_are_not_finite_are_a_divergence_too(tmp_path, bare, monkeypatch, capsys):
