@@ -150,8 +150,8 @@ def test_the_first_batch_sets_the_gaussian_and_the_chains():
     np.testing.assert_allclose(model.centre.data, x.mean(axis=0), rtol=1e-6)
     assert math.isclose(float(model.spread.data), (x - x.mean(axis=0)).std(), rel_tol=1e-5)
     chains = model.chains.data.copy()
-    trained(model, x + 100, 1, seed=2)
-    assert abs(model.centre.data).max() < 10  # set once
+    trained(model, x + 10, 1, seed=2)
+    assert abs(model.centre.data).max() < 5  # set once
     moved = (model.chains.data != chains).any(axis=1)
     assert moved.sum() == 32  # of the 48 those that walked in this step, and all of them
 
@@ -253,10 +253,10 @@ def test_quadrature_refuses_what_has_no_integral():
 
 
 def test_the_guard_stops_before_anything_is_changed():
-    model = mlp_ebm((2,), dataclasses.replace(SMALL2D, guard=0.5), Generator(0))
+    model = mlp_ebm((2,), dataclasses.replace(SMALL2D, guard=20.0), Generator(0))
     trained(model, points(), 1)
     before, rng, optimizers = model.state_dict(), Generator(1), model.optimizers()
-    with pytest.raises(Diverged, match=r"energies of data, .* of chains, .* more than 0.5 nats apart"):
+    with pytest.raises(Diverged, match=r"energies of data, .* of chains, .* more than 20 nats apart"):
         model.train_step(points() + 50, rng, optimizers)
     bad = points()
     bad[0] = np.nan
@@ -338,8 +338,8 @@ def test_images_have_no_likelihood_and_say_so(tmp_path, bare, capsys):
     ("rbm --data moons", "rbm models black and white images"),
     ("ncsn2d --data digits", "ncsn2d models points"),
     ("ncsn2d --data moons --sigma-max 0.01", "--sigma-max 0.01 must be above --sigma-min 0.05"),
-    ("ebm --data digits --sampler gibbs", "needs one of langevin, mala, igebm"),
-    ("rbm --data digits --algorithm sgd", "needs one of pcd, cd"),
+    ("ebm --data digits --sampler gibbs", "known are langevin, mala, igebm"),
+    ("rbm --data digits --algorithm sgd", "known are pcd, cd"),
 ])  # fmt: skip
 def test_bad_options(arguments, told, tmp_path, capsys):
     status = cli.main(["train", *arguments.split(), "--out", str(tmp_path / "run")])
