@@ -228,7 +228,7 @@ REFUSED = {
     "sample run --out file/x": ["file/x.npy", "cannot be written", "a file, not a folder"],
     # a run that is resumed stays what it is
     "train vae --resume --out run": ["the model of this run is tiny, not vae", "--out"],
-    "train tiny --resume --out run --lr 0.1": ["--lr of this run is 0.001, not 0.1", "only --steps", "--out"],
+    "train tiny --resume --out run --ema 0.5": ["--ema of this run is 0.0, not 0.5", "only --steps", "--out"],
     "train tiny --resume --out run --seed 1": ["--seed of this run is 0, not 1"],
     "train tiny --resume --out run --data moons": ["--data of this run is digits, not moons"],
     "train tiny --resume --out run --backend numpy": ["--backend of this run is numba, not numpy"],

@@ -33,6 +33,10 @@ CAPABILITIES = {
 }
 
 
+class Diverged(ArithmeticError):
+    """Training has left what can be mended by going on: a number is not finite, or a model's own guard was passed."""
+
+
 class Loss(NamedTuple):
     """total: scalar Tensor to minimise.     terms: what to report, by name, in nats per sample unless the name says else."""
 
@@ -102,6 +106,10 @@ class Model(Module):
         k: how much work to put into an estimate that has a choice. A name that begins with "exact" is no bound.
         """
         return {}
+
+    def remarks(self) -> list[str]:
+        """What whoever trains it, or samples from it, should be told: a line each."""
+        return []
 
     @classmethod
     def capabilities(cls) -> list[str]:

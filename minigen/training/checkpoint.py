@@ -179,6 +179,13 @@ class Checkpoints:
         self._prune()
         return path
 
+    def delete(self, step: int) -> None:
+        """Remove the checkpoint of `step`, which turned out to be of no use. Raises CheckpointError."""
+        path = self.path(step)
+        with explained(path, "this checkpoint cannot be deleted", CheckpointError):
+            os.unlink(path)
+        self._good.pop(path, None)
+
     def latest(self) -> Latest:
         """The newest checkpoint that verifies, with the errors of the newer ones that do not, newest first.
 

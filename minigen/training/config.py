@@ -19,20 +19,16 @@ from typing import Any, get_args, get_type_hints
 
 from .. import data
 from ..autograd.backend import BACKENDS, DEVICES
-from ..models import MODELS, ModelConfig
+from ..models import MODELS, Diverged, ModelConfig
 from ..models.model import option
 from . import files
 
 BUDGET = ("steps", "epochs", "minutes")  # at most one of them is given
-CHANGEABLE = (*BUDGET, "threads")  # what a resumed run may have otherwise
+CHANGEABLE = (*BUDGET, "threads", "lr")  # what a resumed run may have otherwise; a new lr is for one that has diverged
 
 
 class ConfigError(ValueError):
     """What was asked for cannot be done. One line: what it is, why not, and the way out."""
-
-
-class Diverged(ArithmeticError):
-    """Training gave a NaN or an infinity: there is nothing to go on with."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +108,11 @@ def read_config(folder: Path) -> RunConfig:
         raise files.FileError(path, f"not the configuration of a run: {error}", remedy) from error
 
 
-def require_finite(numbers: Mapping[str, float], step: int, config: RunConfig) -> None:
+def require_finite(numbers: Mapping[str, float], step: int) -> None:
     """Raise Diverged for a number that is not finite."""
     for name, value in numbers.items():
         if not math.isfinite(value):
-            lr = config.options.lr
-            raise Diverged(f"step {step}: {name} is {value}: training has diverged; start a new run with a --lr below {lr:g}")
+            raise Diverged(f"step {step}: {name} is {value}: training has diverged")
 
 
 # ---- what a field may hold

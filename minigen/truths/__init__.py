@@ -6,12 +6,13 @@
 Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them, and finds the class that a name means.
 
     vae, ddpm, density, gan                checks of a class, and the rows that say what it must have to be checked
-    linear, diffusion, flow, gradients     the closed forms and tools that they rest on
+    linear, diffusion, energy, flow, gradients     the closed forms and tools that they rest on
 """
 
 from . import ddpm, density, gan, vae
 from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
+from .energy import EnumeratedRBM, TwoModes, ula_variance
 from .flow import (
     bijection_errors,
     bits_per_dim,
@@ -30,6 +31,7 @@ TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TR
 
 __all__ = [
     "TRUTHS",
+    "EnumeratedRBM",
     "Finding",
     "FinitePoints",
     "GaussianData",
@@ -37,6 +39,7 @@ __all__ = [
     "SigmaPoints",
     "SubjectError",
     "Truth",
+    "TwoModes",
     "Verdict",
     "autoencoder_error",
     "bijection_errors",
@@ -51,4 +54,5 @@ __all__ = [
     "score_function",
     "subjects",
     "total_probability",
+    "ula_variance",
 ]
