@@ -9,10 +9,12 @@ Start at vae.py, whose truths are checked on a linear VAE; linear.py has the clo
 which are not in the table:
 
     flow         of an exact density: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor
+    autoregressive   of a model that goes value by value: ar-sum, causal, ar-sampler, logistic-mixture
     diffusion    of a diffusion model of Gaussian data, or of a few points: ddpm-gaussian, ddpm-vlb, sampler-std
 """
 
 from . import vae
+from .autoregressive import all_images, chi_square, composed, level_masses, seen_from, sensitivity, sum_over_images
 from .diffusion import FinitePoints, GaussianData
 from .flow import (
     bijection_errors,
@@ -63,15 +65,22 @@ __all__ = [
     "Ppca",
     "SigmaPoints",
     "Truth",
+    "all_images",
     "autoencoder_error",
     "bijection_errors",
     "bits_per_dim",
+    "chi_square",
+    "composed",
     "cross_entropy",
     "gaussian_mle",
+    "level_masses",
     "log_det_by_differences",
     "moments",
     "on_grid",
     "reparameterised",
     "score_function",
+    "seen_from",
+    "sensitivity",
+    "sum_over_images",
     "total_probability",
 ]
