@@ -18,7 +18,7 @@ from ..nn import Embedding, Linear, Module, Sequential, init, parameter
 from ..random import Generator
 from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
 from .cached_sampling import draw_from_cache
-from .model import option, register
+from .model import ModelConfig, option, other_default, register
 from .pixelcnn import CausalConv
 
 if TYPE_CHECKING:
@@ -99,6 +99,10 @@ def down(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GatedConfig(PixelConfig):
+    batch_size: int = other_default(ModelConfig, "batch_size", 16)
+    lr: float = other_default(ModelConfig, "lr", 2e-3)
+    steps: int = other_default(ModelConfig, "steps", 4000)
+    ema: float = other_default(ModelConfig, "ema", 0.999)
     channels: int = option(24, "channels of all layers", low=1)
     layers: int = option(6, "gated layers after the first", low=0)
 

@@ -19,7 +19,7 @@ from ..nn import Embedding, Linear, Module, Sequential, init, parameter
 from ..random import Generator
 from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
 from .cached_sampling import draw_from_cache
-from .model import option, register
+from .model import ModelConfig, option, other_default, register
 
 if TYPE_CHECKING:
     from .cached_sampling import Cache
@@ -75,18 +75,21 @@ class PixelCNN(Module):
 
 
 class ResidualBlock(Module):
-    """h + W₂ relu(conv_B(relu(h)))   (after O16 fig. 5).     (N, H, W, c) -> the same"""
+    """h + conv_B(relu(h))   (after O16 fig. 5, in one layer).     (N, H, W, c) -> the same"""
 
     def __init__(self, c: int, rng: Generator):
         self.conv = CausalConv(c, c, 1, 1, own=True, rng=rng)
-        self.mix = Linear(c, c, rng=rng)
 
     def forward(self, h: Tensor, cache: Cache | None) -> Tensor:
-        return h + self.mix(ops.relu(self.conv(ops.relu(h), cache)))
+        return h + self.conv(ops.relu(h), cache)
 
 
 @dataclass(frozen=True)
 class PixelCNNConfig(PixelConfig):
+    batch_size: int = other_default(ModelConfig, "batch_size", 16)
+    lr: float = other_default(ModelConfig, "lr", 3e-3)
+    steps: int = other_default(ModelConfig, "steps", 4000)
+    ema: float = other_default(ModelConfig, "ema", 0.999)
     channels: int = option(32, "channels of all layers", low=1)
     blocks: int = option(7, "residual blocks", low=1)
 

@@ -17,7 +17,7 @@ from ..nn import Conv2d, Embedding, Linear, Module, Sequential
 from ..random import Generator
 from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
 from .cached_sampling import draw_from_cache
-from .model import option, register
+from .model import ModelConfig, option, other_default, register
 from .pixelcnn import CausalConv
 
 if TYPE_CHECKING:
@@ -78,6 +78,10 @@ class PixelRNN(Module):
 
 @dataclass(frozen=True)
 class PixelRNNConfig(PixelConfig):
+    batch_size: int = other_default(ModelConfig, "batch_size", 16)
+    lr: float = other_default(ModelConfig, "lr", 2e-3)
+    steps: int = other_default(ModelConfig, "steps", 3000)
+    ema: float = other_default(ModelConfig, "ema", 0.999)
     channels: int = option(16, "channels of the states; those between the layers are twice as many", low=1)
     layers: int = option(3, "Row LSTM layers", low=1)
 
