@@ -123,7 +123,7 @@ class ImageNetwork(Module):
         self.direct = MaskedLinear(np.repeat(place[:, None] < place, outputs, axis=1), rng=rng, bias=False)
 
     def forward(self, x: Tensor, y: np.ndarray | None = None) -> Tensor:
-        flat = 0.5 * (x.reshape(len(x), -1) + 1)  # (N, D) in [0, 1]: a pixel that is always black then has no say
+        flat = x.reshape(len(x), -1)  # (N, D)
         h = self.enter(flat)  # (N, H)
         if self.label is not None:
             h = h + self.label(y)

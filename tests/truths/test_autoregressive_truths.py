@@ -51,7 +51,7 @@ def build(name, shape=(3, 4, 1), seed=0, dtype="float64", **options):
     return rough(entry.build(shape, entry.config(**IMAGES[name], **options), Generator(0)), seed, dtype)
 
 
-def dependence(model, size=12, draws=6):
+def dependence(model, draws=4):
     """Over some random inputs, the largest |d output_i / d input_j|."""
     rng = np.random.default_rng(1)
     each = [sensitivity(model.network, rng.normal(size=model.data_shape)) for _ in range(draws)]
@@ -192,22 +192,22 @@ def test_samples_come_as_often_as_their_probability_says(name, by):
     model = build(name, (3, 3, 1), dtype="float32")
     if by == "the definition":
         model.draw = base.draw_in_order
-    samples = model.sample(6000, Generator(3))
+    samples = model.sample(3000, Generator(3))
     assert abs(chi_square(samples, build(name, (3, 3, 1)).log_prob)) < 4
 
 
 def test_grey_samples_come_as_often_as_their_probability_says():
     options = {"pixels": "grey", "levels": 3, "components": 2}
     model = build("pixelcnn", (2, 2, 1), dtype="float32", **options)
-    samples = np.rint(2 * model.sample(6000, Generator(3)))
+    samples = np.rint(2 * model.sample(3000, Generator(3)))
     assert abs(chi_square(samples, build("pixelcnn", (2, 2, 1), **options).log_prob, levels=3)) < 4
 
 
 @pytest.mark.parametrize("name", ["pixelcnn", "gated-pixelcnn", "pixelrnn"])
 @pytest.mark.parametrize("options", [{}, {"classes": 3}, {"pixels": "grey", "levels": 16}])
 def test_the_cached_sampler_draws_the_same_samples(name, options):
-    model = build(name, (8, 7, 1), dtype="float32", **options)
-    for seed in range(4):
+    model = build(name, (7, 6, 1), dtype="float32", **options)
+    for seed in range(2):
         cached_ones = model.sample(20, Generator(seed))
         model.draw = base.draw_in_order
         np.testing.assert_array_equal(model.sample(20, Generator(seed)), cached_ones)
