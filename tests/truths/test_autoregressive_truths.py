@@ -231,6 +231,17 @@ def test_cached_outputs_differ_from_whole_passes_by_rounding_only(name):
     assert 0 < np.abs(difference).max() < cached.CLOSE / 10
 
 
+@pytest.mark.parametrize("name", ["pixelcnn", "gated-pixelcnn", "pixelrnn"])
+def test_a_whole_pass_gives_an_image_the_same_bits_in_every_batch(name):
+    """So the definition may be asked about single images."""
+    model = build(name, (8, 7, 1), dtype="float32")
+    x = Generator(0).bernoulli(np.full((37, 8, 7, 1), 0.5, np.float32))
+    with no_grad():
+        whole = model.network(Tensor(x)).data
+        for some in ([0], [36], [3, 17, 30], list(range(5, 21))):
+            np.testing.assert_array_equal(model.network(Tensor(x[some])).data, whole[some])
+
+
 def test_draws_close_to_a_threshold_are_decided_by_the_definition(monkeypatch):
     """With outputs of the cache that are off by an error below CLOSE, the samples stay the same; if nothing is close, not."""
     model = build("pixelcnn", (8, 7, 1), dtype="float32")
