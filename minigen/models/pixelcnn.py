@@ -53,17 +53,19 @@ class CausalConv(Module):
 
 
 class PixelCNN(Module):
-    """A 7×7 convolution of mask A, residual blocks of mask B, and two 1×1 layers   (O16 table 1).     -> (N, H, W, outputs)
+    """A 7×7 convolution of mask A, blocks of mask B, and two 1×1 layers   (O16 table 1).     -> (N, H, W, outputs)
 
     classes: 0 for none; otherwise each label adds a vector to all features.
     """
 
-    def __init__(self, channels: int, blocks: int, outputs: int, classes: int, rng: Generator):
-        c = channels
-        self.label = Embedding(classes, c, rng=rng) if classes else None
+    def __init__(self, config: PixelCNNConfig, outputs: int, rng: Generator):
+        c, block = config.channels, GatedBlock if config.gates else ResidualBlock
+        self.label = Embedding(config.classes, c, rng=rng) if config.classes else None
         self.enter = CausalConv(1, c, 3, 3, own=False, rng=rng)
-        self.blocks = [ResidualBlock(c, rng) for _ in range(blocks)]
-        self.leave = Sequential(ops.relu, Linear(c, 2 * c, rng=rng, activation="relu"), Linear(2 * c, outputs, rng=rng))
+        self.blocks = [block(c, rng) for _ in range(config.blocks)]
+        self.leave = Sequential(
+            ops.relu, Linear(c, config.head, rng=rng, activation="relu"), Linear(config.head, outputs, rng=rng)
+        )
 
     def forward(self, x: Tensor, y: np.ndarray | None = None, cache: Cache | None = None) -> Tensor:
         h = self.enter(x, cache)  # (N, H, W, c)
@@ -84,19 +86,31 @@ class ResidualBlock(Module):
         return h + self.conv(ops.relu(h), cache)
 
 
+class GatedBlock(Module):
+    """h + W [tanh(a) ⊙ σ(b)],  (a, b) = conv_B(h)   (van den Oord 2016b, arXiv 1606.05328, eq. 2).     -> like h"""
+
+    def __init__(self, c: int, rng: Generator):
+        self.conv = CausalConv(c, 2 * c, 1, 1, own=True, rng=rng)
+        self.mix = Linear(c, c, rng=rng)
+
+    def forward(self, h: Tensor, cache: Cache | None) -> Tensor:
+        return h + self.mix(ops.gated_tanh(self.conv(h, cache)))
+
+
 @dataclass(frozen=True)
 class PixelCNNConfig(PixelConfig):
     batch_size: int = other_default(ModelConfig, "batch_size", 16)
     lr: float = other_default(ModelConfig, "lr", 3e-3)
     steps: int = other_default(ModelConfig, "steps", 4000)
     ema: float = other_default(ModelConfig, "ema", 0.999)
-    channels: int = option(32, "channels of all layers", low=1)
-    blocks: int = option(7, "residual blocks", low=1)
+    channels: int = option(32, "channels of all convolutions", low=1)
+    blocks: int = option(7, "blocks", low=0)
+    gates: bool = option(False, "blocks with gates in place of ReLUs")
+    head: int = option(64, "channels of the 1x1 layer before the output", low=1)
 
 
 @register("pixelcnn", PixelByPixel, PixelCNNConfig, "images pixel by pixel, with masked convolutions")
 def pixelcnn(data_shape: tuple[int, ...], config: PixelCNNConfig, rng: Generator) -> PixelByPixel:
     """For images of one channel."""
     pixels = grey_or_binary("pixelcnn", data_shape, config)
-    network = PixelCNN(config.channels, config.blocks, pixels.outputs, config.classes, rng)
-    return PixelByPixel(network, pixels, data_shape, config, draw_from_cache)
+    return PixelByPixel(PixelCNN(config, pixels.outputs, rng), pixels, data_shape, config, draw_from_cache)

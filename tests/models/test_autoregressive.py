@@ -128,6 +128,14 @@ def test_the_gradient_of_the_likelihood_of_every_parameter(name, options):
         assert (values[0] - values[1]) / (2 * h) == pytest.approx(float((g.data * direction).sum()), rel=1e-5, abs=1e-7)
 
 
+def test_the_network_of_the_benchmark_can_be_had():
+    """7 × 7 of mask A, seven gated blocks of 64 channels, two 1 × 1 layers: 553,537 weights of whole kernels, here without the
+    rows below the middle."""
+    entry = MODELS["pixelcnn"]
+    model = entry.build((28, 28, 1), entry.config(channels=64, blocks=7, gates=True, head=64), Generator(0))
+    assert model.num_parameters() == 553_537 - 64 * 3 * 7 - 7 * 64 * 128 * 3
+
+
 def test_a_model_that_knows_labels_uses_them_and_adds_over_them():
     model = build("pixelcnn", classes=3)
     x = Generator(0).bernoulli(np.full((4, 5, 6, 1), 0.5, np.float32))

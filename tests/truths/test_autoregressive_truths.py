@@ -98,10 +98,12 @@ def claimed(name, shape, at, depth=2):
     return np.arange(math.prod(shape)).reshape(shape) < np.ravel_multi_index(at, shape)  # made: all earlier ones
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "gated-pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize(
+    ("name", "options"), [("pixelcnn", {}), ("pixelcnn", {"gates": True}), ("gated-pixelcnn", {}), ("pixelrnn", {})]
+)
 @pytest.mark.parametrize("at", [(8, 7), (5, 1), (2, 12)])
-def test_the_receptive_field_is_the_one_that_the_kernels_claim(name, at):
-    model = build(name, (10, 15, 1))
+def test_the_receptive_field_is_the_one_that_the_kernels_claim(name, options, at):
+    model = build(name, (10, 15, 1), **options)
     np.testing.assert_array_equal(seen_from(model.network, (10, 15), at, np.random.default_rng(0)), claimed(name, (10, 15), at))
 
 
@@ -203,8 +205,11 @@ def test_grey_samples_come_as_often_as_their_probability_says():
     assert abs(chi_square(samples, build("pixelcnn", (2, 2, 1), **options).log_prob, levels=3)) < 4
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "gated-pixelcnn", "pixelrnn"])
-@pytest.mark.parametrize("options", [{}, {"classes": 3}, {"pixels": "grey", "levels": 16}])
+CONVOLUTIONAL = ("pixelcnn", "gated-pixelcnn", "pixelrnn")
+OPTIONS = ({}, {"classes": 3}, {"pixels": "grey", "levels": 16})
+
+
+@pytest.mark.parametrize(("name", "options"), [*itertools.product(CONVOLUTIONAL, OPTIONS), ("pixelcnn", {"gates": True})])
 def test_the_cached_sampler_draws_the_same_samples(name, options):
     model = build(name, (7, 6, 1), dtype="float32", **options)
     for seed in range(2):
@@ -215,7 +220,7 @@ def test_the_cached_sampler_draws_the_same_samples(name, options):
     assert cached_ones.std() > 0.05
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "gated-pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_cached_outputs_differ_from_whole_passes_by_rounding_only(name):
     """By far less than CLOSE, at which a draw is decided by a whole pass."""
     model = build(name, (8, 7, 1), dtype="float32")
@@ -231,7 +236,7 @@ def test_cached_outputs_differ_from_whole_passes_by_rounding_only(name):
     assert 0 < np.abs(difference).max() < cached.CLOSE / 10
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "gated-pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_a_whole_pass_gives_an_image_the_same_bits_in_every_batch(name):
     """So the definition may be asked about single images."""
     model = build(name, (8, 7, 1), dtype="float32")
