@@ -73,6 +73,10 @@ class Cache:
                 memory.seen[-1, self.column + memory.side] = value[:, None]
         self.image_row[:, 0, self.column, 0] = value
 
+    def here(self, place: Tensor) -> np.ndarray:
+        """What an array (H, W, c) has for the position: (c,)."""
+        return place.data[self.row, self.column]
+
     def convolve(self, layer: CausalConv, x: Tensor) -> Tensor:
         """A causal convolution at the position.     x: (N, 1, 1, c_in) -> (N, 1, 1, c_out)
 

@@ -55,12 +55,14 @@ class CausalConv(Module):
 class PixelCNN(Module):
     """A 7×7 convolution of mask A, blocks of mask B, and two 1×1 layers   (O16 table 1).     -> (N, H, W, outputs)
 
-    classes: 0 for none; otherwise each label adds a vector to all features.
+    Each position adds a learned vector to its features, since convolutions alone do not know where in the image they are, and
+    each label, where there are classes, one to all features.
     """
 
-    def __init__(self, config: PixelCNNConfig, outputs: int, rng: Generator):
+    def __init__(self, data_shape: tuple[int, ...], config: PixelCNNConfig, outputs: int, rng: Generator):
         c, block = config.channels, GatedBlock if config.gates else ResidualBlock
         self.label = Embedding(config.classes, c, rng=rng) if config.classes else None
+        self.place = parameter(np.zeros((*data_shape[:2], c), np.float32)) if config.positions else None
         self.enter = CausalConv(1, c, 3, 3, own=False, rng=rng)
         self.blocks = [block(c, rng) for _ in range(config.blocks)]
         self.leave = Sequential(
@@ -69,6 +71,8 @@ class PixelCNN(Module):
 
     def forward(self, x: Tensor, y: np.ndarray | None = None, cache: Cache | None = None) -> Tensor:
         h = self.enter(x, cache)  # (N, H, W, c)
+        if self.place is not None:
+            h = h + (self.place if cache is None else cache.here(self.place))
         if self.label is not None:
             h = h + self.label(y).reshape(len(x), 1, 1, -1)
         for block in self.blocks:
@@ -105,6 +109,7 @@ class PixelCNNConfig(PixelConfig):
     ema: float = other_default(ModelConfig, "ema", 0.999)
     channels: int = option(32, "channels of all convolutions", low=1)
     blocks: int = option(7, "blocks", low=0)
+    positions: bool = option(False, "a learned vector for each position of the image")
     gates: bool = option(False, "blocks with gates in place of ReLUs")
     head: int = option(64, "channels of the 1x1 layer before the output", low=1)
 
@@ -113,4 +118,4 @@ class PixelCNNConfig(PixelConfig):
 def pixelcnn(data_shape: tuple[int, ...], config: PixelCNNConfig, rng: Generator) -> PixelByPixel:
     """For images of one channel."""
     pixels = grey_or_binary("pixelcnn", data_shape, config)
-    return PixelByPixel(PixelCNN(config, pixels.outputs, rng), pixels, data_shape, config, draw_from_cache)
+    return PixelByPixel(PixelCNN(data_shape, config, pixels.outputs, rng), pixels, data_shape, config, draw_from_cache)

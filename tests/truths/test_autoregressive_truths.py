@@ -207,9 +207,10 @@ def test_grey_samples_come_as_often_as_their_probability_says():
 
 CONVOLUTIONAL = ("pixelcnn", "gated-pixelcnn", "pixelrnn")
 OPTIONS = ({}, {"classes": 3}, {"pixels": "grey", "levels": 16})
+CASES = [*itertools.product(CONVOLUTIONAL, OPTIONS), ("pixelcnn", {"gates": True, "positions": True})]
 
 
-@pytest.mark.parametrize(("name", "options"), [*itertools.product(CONVOLUTIONAL, OPTIONS), ("pixelcnn", {"gates": True})])
+@pytest.mark.parametrize(("name", "options"), CASES)
 def test_the_cached_sampler_draws_the_same_samples(name, options):
     model = build(name, (7, 6, 1), dtype="float32", **options)
     for seed in range(2):
