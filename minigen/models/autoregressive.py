@@ -20,7 +20,7 @@ import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
 from ..random import Generator
-from .model import Loss, Model, ModelConfig, option
+from .model import Loss, Model, ModelConfig, option, other_default
 from .pixels import Binary, LogisticMixture
 
 
@@ -32,6 +32,17 @@ class PixelConfig(ModelConfig):
     levels: int = option(0, "grey levels of the images; 0: those of the data set", low=0, high=65536)
     components: int = option(5, "logistic distributions in the mixture of a grey pixel", low=1)
     classes: int = option(0, "classes to be conditioned on, for labelled data; 0: none", low=0)
+
+
+@dataclass(frozen=True)
+class ConvConfig(PixelConfig):
+    """What those made of convolutions need to know besides. Small batches: many steps for the same work."""
+
+    batch_size: int = other_default(ModelConfig, "batch_size", 16)
+    lr: float = other_default(ModelConfig, "lr", 3e-3)
+    steps: int = other_default(ModelConfig, "steps", 4000)
+    ema: float = other_default(ModelConfig, "ema", 0.999)
+    positions: bool = option(True, "a learned vector for each position of the image")
 
 
 class PixelByPixel(Model):

@@ -16,9 +16,9 @@ import numpy as np
 from ..autograd import Tensor, ops
 from ..nn import Embedding, Linear, Module, Sequential, init, parameter
 from ..random import Generator
-from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
+from .autoregressive import ConvConfig, PixelByPixel, grey_or_binary
 from .cached_sampling import draw_from_cache
-from .model import ModelConfig, option, other_default, register
+from .model import option, other_default, register
 from .pixelcnn import CausalConv
 
 if TYPE_CHECKING:
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 class GatedPixelCNN(Module):
     """The first layer sees 3 rows up and 3 columns to each side, and each of `layers` more one further.  -> (N, H, W, outputs)
 
-    classes: 0 for none; otherwise each label adds its own vector before every gate   (G16 eq. 4).
+    classes: 0 for none; otherwise each label adds its own vector before every gate   (G16 eq. 4). With `positions` each
+    position of the image adds one before the first gate, since convolutions do not know where they are.
     """
 
-    def __init__(self, channels: int, layers: int, outputs: int, classes: int, rng: Generator):
-        sizes = [(1, 3, 3)] + layers * [(channels, 1, 1)]  # channels in, rows up, columns to each side
+    def __init__(self, data_shape: tuple[int, ...], config: GatedConfig, outputs: int, rng: Generator):
+        channels, classes = config.channels, config.classes
+        sizes = [(1, 3, 3)] + config.layers * [(channels, 1, 1)]  # channels in, rows up, columns to each side
+        self.place = parameter(np.zeros((*data_shape[:2], 2 * channels), np.float32)) if config.positions else None
         self.vertical = [VerticalLayer(c_in, channels, rows, side, rng) for c_in, rows, side in sizes]
         self.horizontal = [HorizontalLayer(c_in, channels, side, classes, rng) for c_in, _, side in sizes]
         self.leave = Sequential(ops.relu, Linear(channels, 2 * channels, rng=rng, activation="relu"))
@@ -40,6 +43,8 @@ class GatedPixelCNN(Module):
 
     def forward(self, x: Tensor, y: np.ndarray | None = None, cache: Cache | None = None) -> Tensor:
         above = self.rows_above(down(x)) if cache is None else cache.of_row(self.rows_above)
+        if self.place is not None:
+            above[0] = above[0] + (self.place if cache is None else cache.here(self.place))
         h = x
         for layer, v in zip(self.horizontal, above, strict=True):
             h = layer(h, v, y, cache)
@@ -98,11 +103,8 @@ def down(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class GatedConfig(PixelConfig):
-    batch_size: int = other_default(ModelConfig, "batch_size", 16)
-    lr: float = other_default(ModelConfig, "lr", 2e-3)
-    steps: int = other_default(ModelConfig, "steps", 4000)
-    ema: float = other_default(ModelConfig, "ema", 0.999)
+class GatedConfig(ConvConfig):
+    lr: float = other_default(ConvConfig, "lr", 2e-3)
     channels: int = option(24, "channels of all layers", low=1)
     layers: int = option(6, "gated layers after the first", low=0)
 
@@ -111,5 +113,4 @@ class GatedConfig(PixelConfig):
 def gated_pixelcnn(data_shape: tuple[int, ...], config: GatedConfig, rng: Generator) -> PixelByPixel:
     """For images of one channel."""
     pixels = grey_or_binary("gated-pixelcnn", data_shape, config)
-    network = GatedPixelCNN(config.channels, config.layers, pixels.outputs, config.classes, rng)
-    return PixelByPixel(network, pixels, data_shape, config, draw_from_cache)
+    return PixelByPixel(GatedPixelCNN(data_shape, config, pixels.outputs, rng), pixels, data_shape, config, draw_from_cache)

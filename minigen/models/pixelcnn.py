@@ -17,9 +17,9 @@ import numpy as np
 from ..autograd import Tensor, ops
 from ..nn import Embedding, Linear, Module, Sequential, init, parameter
 from ..random import Generator
-from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
+from .autoregressive import ConvConfig, PixelByPixel, grey_or_binary
 from .cached_sampling import draw_from_cache
-from .model import ModelConfig, option, other_default, register
+from .model import option, register
 
 if TYPE_CHECKING:
     from .cached_sampling import Cache
@@ -102,14 +102,9 @@ class GatedBlock(Module):
 
 
 @dataclass(frozen=True)
-class PixelCNNConfig(PixelConfig):
-    batch_size: int = other_default(ModelConfig, "batch_size", 16)
-    lr: float = other_default(ModelConfig, "lr", 3e-3)
-    steps: int = other_default(ModelConfig, "steps", 4000)
-    ema: float = other_default(ModelConfig, "ema", 0.999)
+class PixelCNNConfig(ConvConfig):
     channels: int = option(32, "channels of all convolutions", low=1)
     blocks: int = option(7, "blocks", low=0)
-    positions: bool = option(False, "a learned vector for each position of the image")
     gates: bool = option(False, "blocks with gates in place of ReLUs")
     head: int = option(64, "channels of the 1x1 layer before the output", low=1)
 

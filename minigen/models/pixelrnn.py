@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..autograd import Tensor, ops
-from ..nn import Conv2d, Embedding, Linear, Module, Sequential
+from ..nn import Conv2d, Embedding, Linear, Module, Sequential, parameter
 from ..random import Generator
-from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
+from .autoregressive import ConvConfig, PixelByPixel, grey_or_binary
 from .cached_sampling import draw_from_cache
-from .model import ModelConfig, option, other_default, register
+from .model import option, other_default, register
 from .pixelcnn import CausalConv
 
 if TYPE_CHECKING:
@@ -58,17 +58,23 @@ class RowLSTM(Module):
 
 
 class PixelRNN(Module):
-    """A 7×7 convolution of mask A, residual Row LSTMs, and two 1×1 layers   (O16 table 1).     -> (N, H, W, outputs)"""
+    """A 7×7 convolution of mask A, residual Row LSTMs, and two 1×1 layers   (O16 table 1).     -> (N, H, W, outputs)
 
-    def __init__(self, channels: int, layers: int, outputs: int, classes: int, rng: Generator):
-        c = channels
-        self.label = Embedding(classes, 2 * c, rng=rng) if classes else None
+    Each position may add a learned vector to its features, and each label.
+    """
+
+    def __init__(self, data_shape: tuple[int, ...], config: PixelRNNConfig, outputs: int, rng: Generator):
+        c = config.channels
+        self.label = Embedding(config.classes, 2 * c, rng=rng) if config.classes else None
+        self.place = parameter(np.zeros((*data_shape[:2], 2 * c), np.float32)) if config.positions else None
         self.enter = CausalConv(1, 2 * c, 3, 3, own=False, rng=rng)
-        self.layers = [(RowLSTM(2 * c, c, rng), Linear(c, 2 * c, rng=rng)) for _ in range(layers)]
+        self.layers = [(RowLSTM(2 * c, c, rng), Linear(c, 2 * c, rng=rng)) for _ in range(config.layers)]
         self.leave = Sequential(ops.relu, Linear(2 * c, 2 * c, rng=rng, activation="relu"), Linear(2 * c, outputs, rng=rng))
 
     def forward(self, x: Tensor, y: np.ndarray | None = None, cache: Cache | None = None) -> Tensor:
         h = self.enter(x, cache)  # (N, H, W, 2 c)
+        if self.place is not None:
+            h = h + (self.place if cache is None else cache.here(self.place))
         if self.label is not None:
             h = h + self.label(y).reshape(len(x), 1, 1, -1)
         for lstm, widen in self.layers:
@@ -77,11 +83,8 @@ class PixelRNN(Module):
 
 
 @dataclass(frozen=True)
-class PixelRNNConfig(PixelConfig):
-    batch_size: int = other_default(ModelConfig, "batch_size", 16)
-    lr: float = other_default(ModelConfig, "lr", 2e-3)
-    steps: int = other_default(ModelConfig, "steps", 3000)
-    ema: float = other_default(ModelConfig, "ema", 0.999)
+class PixelRNNConfig(ConvConfig):
+    lr: float = other_default(ConvConfig, "lr", 2e-3)
     channels: int = option(16, "channels of the states; those between the layers are twice as many", low=1)
     layers: int = option(3, "Row LSTM layers", low=1)
 
@@ -90,5 +93,4 @@ class PixelRNNConfig(PixelConfig):
 def pixelrnn(data_shape: tuple[int, ...], config: PixelRNNConfig, rng: Generator) -> PixelByPixel:
     """For images of one channel."""
     pixels = grey_or_binary("pixelrnn", data_shape, config)
-    network = PixelRNN(config.channels, config.layers, pixels.outputs, config.classes, rng)
-    return PixelByPixel(network, pixels, data_shape, config, draw_from_cache)
+    return PixelByPixel(PixelRNN(data_shape, config, pixels.outputs, rng), pixels, data_shape, config, draw_from_cache)
