@@ -198,6 +198,22 @@ def _reconstructions(run: Any, folder: Path) -> bytes | None:
     return plots.image_rows(rows, _title(run, "test images"))
 
 
+def _completions(run: Any, folder: Path, columns: int = 12) -> bytes | None:
+    """Upper halves of test images, and several ways in which the model goes on."""
+    if not hasattr(run.model, "complete"):
+        return None
+    originals, labels = some(run.test, columns)
+    known = np.zeros(originals.shape[1:3], bool)
+    known[: len(known) // 2] = True
+    rng, y = run.evaluation_rng(), labels if run.model.classes else None
+    seen = run.model.complete(originals, np.ones_like(known), rng, y)  # every pixel known: the data as the model sees them
+    rows = {"data": seen, "given": np.where(known[..., None], seen, np.float32(0))}
+    again = np.tile(seen, (3, 1, 1, 1))
+    drawn = run.model.complete(again, known, rng, None if y is None else np.tile(y, 3))
+    rows |= {f"drawn {i + 1}": part for i, part in enumerate(np.split(drawn, 3))}
+    return plots.image_rows(rows, _title(run, "lower halves drawn, given the upper ones"))
+
+
 def _latent(run: Any, folder: Path) -> bytes | None:
     """Codes of test data along their two directions of largest variance."""
     if not hasattr(run.model, "encode"):
@@ -275,6 +291,7 @@ def _series(lines: list[dict[str, Any]], names: dict[str, str]) -> dict[str, Any
 FIGURES: dict[str, Callable[[Any, Path], bytes | None]] = {
     "samples": _samples,
     "reconstructions": _reconstructions,
+    "completions": _completions,
     "latent": _latent,
     "traversal": _traversal,
     "curves": _curves,

@@ -5,11 +5,12 @@
 
 Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them, and finds the class that a name means.
 
-    vae, ddpm, density, gan                checks of a class, and the rows that say what it must have to be checked
-    linear, diffusion, energy, flow, gradients     the closed forms and tools that they rest on
+    vae, ddpm, density, gan     checks of a class, and the rows that say what it must have to be checked
+    linear, diffusion, energy, flow, autoregressive, gradients     the closed forms and tools that they rest on
 """
 
 from . import ddpm, density, gan, vae
+from .autoregressive import all_images, chi_square, composed, level_masses, seen_from, sensitivity, sum_over_images
 from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
 from .energy import EnumeratedRBM, TwoModes, ula_variance
@@ -41,18 +42,25 @@ __all__ = [
     "Truth",
     "TwoModes",
     "Verdict",
+    "all_images",
     "autoencoder_error",
     "bijection_errors",
     "bits_per_dim",
     "check",
+    "chi_square",
+    "composed",
     "cross_entropy",
     "gaussian_mle",
+    "level_masses",
     "log_det_by_differences",
     "moments",
     "on_grid",
     "reparameterised",
     "score_function",
+    "seen_from",
+    "sensitivity",
     "subjects",
+    "sum_over_images",
     "total_probability",
     "ula_variance",
 ]
