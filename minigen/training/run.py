@@ -251,8 +251,8 @@ class Run:
     def restore_model(self, latest: Latest) -> None:
         """Take over what looking at the model needs: parameters and their average."""
         with _fitting(latest):
-            _require_config(latest, self.config)
             require_same(latest.state["model"], self.model.state_dict(), latest.path)
+            _require_config(latest, self.config)
             self.model.load_state_dict(latest.state["model"])
             if self.ema is not None:
                 self.ema.load_state_dict(latest.state["ema"])
