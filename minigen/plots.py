@@ -78,6 +78,27 @@ def points(samples: np.ndarray, data: np.ndarray, title: str = "") -> bytes:
     return _png(fig)
 
 
+def point_panels(panels: Mapping[str, np.ndarray], title: str = "") -> bytes:
+    """2-D points (N, 2) by name, one panel each, at one scale, which is that of the first: the data."""
+    first = next(iter(panels.values()))
+    low, high = np.quantile(first, [0.001, 0.999], axis=0)
+    margin = 0.12 * (high - low).max()
+    wide, tall = high - low + 2 * margin
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    fig, axs = _figure(2.5 * columns, rows * (0.6 + 2.3 * tall / wide), title, columns, rows)
+    for i, ax in enumerate(np.ravel(axs)):
+        if i >= len(panels):
+            ax.set_axis_off()
+            continue
+        name = list(panels)[i]
+        ax.scatter(*panels[name].T, s=2, color=DATA if i == 0 else SERIES[0], alpha=0.35, linewidths=0)
+        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
+        ax.set_title(name, fontsize=8, color=INK)
+        _axes(ax)
+    return _png(fig)
+
+
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     title: str = "",
@@ -111,17 +132,44 @@ def curves(
     return _png(fig)
 
 
+def receptive_fields(seen: Mapping[str, np.ndarray], at: tuple[int, int], reach: int, title: str = "") -> bytes:
+    """What an autoregressive model sees for the pixel `at`, (row, column): boolean images (H, W) by name, side by side.
+
+    reach: how many rows up and columns to each side the kernels go; an earlier pixel within that is blind if it is not seen.
+    """
+    fig, axs = _figure(2.6 * len(seen), 3.0, title, columns=len(seen))
+    for ax, (name, field) in zip(np.atleast_1d(axs), seen.items(), strict=True):
+        row, column = np.indices(field.shape)
+        earlier = (row < at[0]) | ((row == at[0]) & (column < at[1]))
+        near = (row >= at[0] - reach) & (np.abs(column - at[1]) <= reach)
+        kinds = {"this pixel": (row == at[0]) & (column == at[1]), "seen": field, "blind spot": earlier & near & ~field}
+        picture = np.full((*field.shape, 3), _rgb("#f3f4f6"))
+        picture[earlier] = _rgb(LINES)
+        for (kind, where), colour in zip(kinds.items(), (INK, SERIES[0], SERIES[1]), strict=True):
+            picture[where] = _rgb(colour)
+            ax.plot([], [], "s", color=colour, label=f"{kind}, {where.sum()}" if kind != "this pixel" else kind)
+        ax.imshow(picture)
+        ax.set_xticks(np.arange(field.shape[1] + 1) - 0.5, labels=[])
+        ax.set_yticks(np.arange(field.shape[0] + 1) - 0.5, labels=[])
+        ax.grid(True, color="white", linewidth=1.0)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set_title(name, fontsize=9, color=INK)
+        ax.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1)
+    return _png(fig)
+
+
 _BADGE = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 
-def _figure(width: float, height: float, title: str, columns: int = 1) -> tuple[Any, Any]:
-    """A figure with a title above `columns` plots, of about so many inches without the title."""
+def _figure(width: float, height: float, title: str, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
+    """A figure with a title above rows of `columns` plots, of about so many inches without the title."""
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     fig = Figure(figsize=(width, height + (0.35 if title else 0.0)), dpi=DPI, layout="constrained")
     if title:
         fig.suptitle(title, fontsize=10, color=INK)
-    return fig, fig.subplots(1, columns)
+    return fig, fig.subplots(rows, columns)
 
 
 def _tile(images: np.ndarray, columns: int) -> np.ndarray:

@@ -131,13 +131,14 @@ def everything(folder):
 
 REFUSED = {
     # words that do not exist
-    "": ["COMMAND is missing", "train, sample, evaluate, data, models, gradcheck, doctor"],
+    "": ["COMMAND is missing", "train, sample, evaluate, compare, classifier, data, models, check, gradcheck, doctor"],
     "trian vae": ["unknown command 'trian'", "did you mean train?"],
     "xyzzy": ["unknown command 'xyzzy'", "known are train, sample"],
     "--verison models": ["unknown option '--verison'"],
-    "train": ["MODEL is missing", "vae, vae-mlp, realnvp, spline, maf, iaf, glow, ddpm2d, ddpm"],
+    "train": ["MODEL is missing", ", ".join(MODELS)],
     "train vea": ["unknown model 'vea'", "did you mean vae?"],
-    "train gan": ["unknown model 'gan'", "known are vae, vae-mlp, realnvp, spline, maf, iaf, glow, ddpm2d, ddpm"],
+    "train diffusion": ["unknown model 'diffusion'", "known are", ", ".join(MODELS)],
+    "train gun": ["unknown model 'gun'", "did you mean gan?"],
     "train VAE": ["unknown model 'VAE'"],
     "train vae digits": ["'digits' is one argument too many", "minigen train vae --help"],
     "train vae --lrr 1": ["unknown option '--lrr'", "did you mean --lr?"],
@@ -197,9 +198,14 @@ REFUSED = {
     "evaluate run -n 361": ["-n 361", "digits has 360 test samples"],
     "evaluate run -k 0": ["-k", "a whole number of at least 1", "'0'"],
     "evaluate run -k 2.5": ["-k", "a whole number of at least 1", "'2.5'"],
+    "evaluate run --samples -1": ["--samples", "a whole number of at least 0", "'-1'"],
+    "evaluate run --samples 361": ["--samples 361", "digits has 360 test samples"],
+    "classifier --data moons": ["--data moons", "without labels"],
+    "classifier --data mnits": ["--data", "did you mean mnist?"],
     "gradcheck --examples 0": ["--examples", "a whole number of at least 1", "'0'"],
     # what does not go together, or is not there
-    "train vae --data moons": ["vae on moons", "sides are multiples of 4", "(2,)", "vae-mlp takes any"],
+    "train glow --data moons": ["glow on moons", "sides are multiples of 4", "(2,)"],
+    "train dcgan --data moons": ["dcgan on moons", "sides that 4 divides", "(2,)", "gan2d takes points"],
     "train vae --device cuda": ["--device cuda", "CuPy is not installed", "pip install 'minigen[cuda"],
     "train vae --data mnist": ["train-images-idx3-ubyte.gz", "not on this machine", "no mirror delivered it", "MINIGEN_DATA"],
     "train vae --data cifar10": ["cifar-10-binary.tar.gz", "no mirror delivered it"],
@@ -222,7 +228,7 @@ REFUSED = {
     "sample run --out file/x": ["file/x.npy", "cannot be written", "a file, not a folder"],
     # a run that is resumed stays what it is
     "train vae --resume --out run": ["the model of this run is tiny, not vae", "--out"],
-    "train tiny --resume --out run --lr 0.1": ["--lr of this run is 0.001, not 0.1", "only --steps", "--out"],
+    "train tiny --resume --out run --ema 0.5": ["--ema of this run is 0.0, not 0.5", "only --steps", "--out"],
     "train tiny --resume --out run --seed 1": ["--seed of this run is 0, not 1"],
     "train tiny --resume --out run --data moons": ["--data of this run is digits, not moons"],
     "train tiny --resume --out run --backend numpy": ["--backend of this run is numba, not numpy"],
@@ -317,7 +323,7 @@ def test_a_message_of_several_lines_becomes_one(minigen, monkeypatch):
     def refuse(*args):
         raise cli.ConfigError("first\n  second\r\nthird")
 
-    monkeypatch.setattr(cli, "load_run", refuse)
+    monkeypatch.setattr(cli.runs, "load_run", refuse)
     assert minigen("sample run") == (2, "", "minigen: first second third\n")
 
 
@@ -366,7 +372,7 @@ def test_a_terminal_that_knows_only_ascii():
     """± and ≤ are spelled out rather than being an error."""
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     printed = ascii("NLL ≤ 3 ± 1 nats, β² – é")
-    code = f"from minigen import cli; cli._sizes = lambda entry: {printed}; cli.main(['data', 'moons'])"
+    code = f"from minigen import cli; cli.lists._sizes = lambda entry: {printed}; cli.main(['data', 'moons'])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"NLL <= 3 +/- 1 nats, ?^2 - ?\n" in done.stdout

@@ -23,6 +23,7 @@ import pytest
 from minigen import cli, data
 from minigen.autograd.backend import get_backend, set_backend
 from minigen.autograd.kernels import jit
+from minigen.evaluation import classifier
 from minigen.models import CAPABILITIES, FAMILIES, MODELS
 from minigen.random import Generator
 from minigen.training import figures, files, progress
@@ -45,6 +46,8 @@ def minigen(monkeypatch, tmp_path, capsys):
         return out, told
 
     monkeypatch.setitem(MODELS, "tiny", harness.TINY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(classifier, "STEPS", 60)
     monkeypatch.chdir(tmp_path)
     with set_backend(get_backend()):
         yield run
@@ -73,7 +76,8 @@ def help_of(line, monkeypatch, capsys, columns=80):
     return capsys.readouterr().out
 
 
-COMMANDS = ("", "train", "train vae", "train vae-mlp", "sample", "evaluate", "data", "models", "gradcheck", "doctor")
+COMMANDS = ("", "train", "train vae", "train vae-mlp", "sample", "evaluate", "classifier", "data", "models", "gradcheck")
+COMMANDS += ("doctor", "check", "compare")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -175,7 +179,7 @@ def test_a_run_has_all_its_files_and_can_be_looked_at(minigen, tmp_path):
     named = {"minigen", "python", "numpy", "numba", "platform", "processor", "threads", "parameters", "command"}
     assert named <= set(environment)
 
-    out, _ = minigen("evaluate runs/vae-digits -k 4 -n 100")
+    out, _ = minigen("evaluate runs/vae-digits -k 4 -n 100 --samples 0")
     summary, elbo, iwae, units = out.splitlines()
     assert summary.startswith("vae on digits: 3 steps")
     number = r"NLL ≤ (\d+\.\d\d) ± \d+\.\d\d nats"
@@ -205,12 +209,37 @@ def test_a_run_has_all_its_files_and_can_be_looked_at(minigen, tmp_path):
 
 def test_points_are_evaluated_against_their_entropy_and_drawn_beside_the_data(minigen):
     minigen("train vae-mlp --data moons --steps 3 --hidden 16 --latent 2 --quiet")
-    out, _ = minigen("evaluate runs/vae-mlp-moons -n 300 -k 2")
+    out, _ = minigen("evaluate runs/vae-mlp-moons -n 300 -k 2 --samples 50")
     assert re.search(r"NLL ≤ .* nats \(IWAE-2, n = 300, moons test\); floor 1\.0076\n", out)
+    for name in ("MMD²", "sliced W₂²", "precision", "recall", "density", "coverage"):
+        assert re.search(rf"^{name} -?[\d.]+ \(n = 50, moons test\); real against real -?[\d.]+$", out, re.MULTILINE), name
     minigen("sample runs/vae-mlp-moons -n 6000")
     assert np.load("runs/vae-mlp-moons/samples.npy").shape == (6000, 2)
     drawn = {p.name for p in Path("runs/vae-mlp-moons/figures").iterdir()}
     assert drawn == {"samples.png", "latent.png", "curves.png"}
+
+
+def test_samples_of_images_are_judged_by_a_classifier_that_is_trained_once(minigen, bare):
+    minigen("train tiny --steps 2 --quiet")
+    out, told = minigen("evaluate runs/tiny-digits --samples 40")
+    assert "training the classifier that judges digits (60 steps, once: it is kept in" in told
+    fid = r"^LeNet-FID [\d.]+ \(n = 40, digits test, LeNet (\w{8})\); real against real [\d.]+$"
+    digest = re.search(fid, out, re.MULTILINE)[1]
+    for name in ("KID", "precision", "recall", "density", "coverage"):
+        assert re.search(rf"^{name} -?[\d.]+ \(n = 40, .*LeNet {digest}\); real against real", out, re.MULTILINE), name
+    counts = re.search("^classes of 40 samples, by the classifier: (.*)$", out, re.MULTILINE)[1]
+    assert [int(part.split(":")[1]) for part in counts.split("  ")] != []
+    assert sum(int(part.split(":")[1]) for part in counts.split("  ")) == 40
+    again, told = minigen("evaluate runs/tiny-digits --samples 40")
+    assert (again, told) == (out, "")
+    kept, _ = minigen("classifier")
+    assert re.match(r"LeNet for digits, seed 0, kept from before: \d+\.\d\d % of 360 test images right\n", kept)
+    assert f"SHA-256 of the weights: {digest}" in kept
+    anew, _ = minigen("classifier --anew")
+    assert re.match("LeNet for digits, seed 0, trained in .* CPU-seconds", anew)
+    assert anew.splitlines()[1:] == kept.splitlines()[1:]  # bit for bit
+    other, _ = minigen("classifier --seed 1")
+    assert digest not in other
 
 
 def test_averaged_parameters_are_those_that_are_looked_at(minigen, bare):

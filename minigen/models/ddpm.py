@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -57,6 +58,10 @@ class DDPM(Model):
     """
 
     config: DDPMConfig
+    notes: ClassVar[dict[str, str]] = {
+        "log_prob": "of the probability-flow ODE: exact for points, up to the steps of its solver; for images an estimate of a "
+        "lower bound on the probability of the grey levels"
+    }
 
     def __init__(self, network: Callable, data_shape: tuple[int, ...], config: DDPMConfig):
         self.network, self.data_shape, self.config = network, data_shape, config

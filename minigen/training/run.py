@@ -32,7 +32,7 @@ from typing import Any
 from ..autograd import backend
 from ..data import DATASETS, BatchOrder, Dataset
 from ..data import load as load_data
-from ..models import MODELS, Model, ModelConfig
+from ..models import MODELS, Diverged, Model, ModelConfig
 from ..optim import EMA
 from ..random import Generator
 from . import files
@@ -57,21 +57,40 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
     with _interruption(quiet) as stop, progress, say_when_compiling(progress.say):
         run, checkpoints, news = _resumed(config, folder) if resume else _begun(config, folder)
         recorder = Recorder(run, folder, checkpoints, progress)
-        for text in news:
+        for text in (*news, *run.model.remarks()):
             progress.say(text)
         recorder.start()
         progress.start(run)
         stop.patient = True
-        while run.spent < 1 and not stop.signal:
-            start = time.perf_counter()
-            terms = run.advance()
-            progress.update(terms, time.perf_counter() - start)
-            recorder.after_step()
-        recorder.save()
+        with _rolled_back(run, checkpoints):
+            while run.spent < 1 and not stop.signal:
+                start = time.perf_counter()
+                terms = run.advance()
+                progress.update(terms, time.perf_counter() - start)
+                recorder.after_step()
+            recorder.save()
         stop.news = f"interrupted: saved step {run.step} in {folder}; continue with --resume"
         if not stop.signal:
-            recorder.finish()
+            with _rolled_back(run, checkpoints):
+                recorder.finish()
     return run
+
+
+@contextmanager
+def _rolled_back(run: Run, checkpoints: Checkpoints) -> Iterator[None]:
+    """Inside this block, a divergence takes the run back to its last good checkpoint, and says how to go on from there.
+
+    A checkpoint is good if the step after it was: one that the next step failed at is deleted.
+    """
+    try:
+        yield
+    except Diverged as error:
+        if run.step in checkpoints.steps():
+            checkpoints.delete(run.step)
+        steps = checkpoints.steps()
+        where = f"its last good checkpoint, step {steps[-1]}" if steps else "its beginning, for there is no good checkpoint"
+        way = f"the run is back at {where}: go on with --resume --lr {run.config.options.lr / 2:g}, or less"
+        raise Diverged(f"{error}; {way}") from error
 
 
 def load_run(folder: Path) -> Run:
@@ -137,15 +156,21 @@ class Run:
         return Batches(self.data, self.order, self.device, labelled=bool(self.model.classes))
 
     def advance(self) -> dict[str, float]:
-        """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
-        start = time.process_time()
+        """One training step. Returns the terms that the model reports. Raises Diverged, also for one that is not finite."""
+        from ..autograd.kernels import jit
+
+        at_work = lambda: time.process_time() - jit.compiling_seconds()  # what is compiled once is no part of a budget
+        start = at_work()
         x, labels = self.batches()
-        terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
+        try:
+            terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
+        except Diverged as error:
+            raise Diverged(f"step {self.step + 1}: {error}") from error
+        require_finite(terms, self.step + 1)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
-        self.cpu_seconds += time.process_time() - start
-        require_finite(terms, self.step, self.config)
+        self.cpu_seconds += at_work() - start
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
@@ -197,7 +222,9 @@ class Run:
         return Generator(self.config.seed << 64 | self.step + 1)
 
     def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as a checkpoint holds it: `restore` takes it over."""
         return {
+            "config": self.config.fixed(),
             "model": self.model.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -224,11 +251,21 @@ class Run:
     def restore_model(self, latest: Latest) -> None:
         """Take over what looking at the model needs: parameters and their average."""
         with _fitting(latest):
+            _require_config(latest, self.config)
             require_same(latest.state["model"], self.model.state_dict(), latest.path)
             self.model.load_state_dict(latest.state["model"])
             if self.ema is not None:
                 self.ema.load_state_dict(latest.state["ema"])
             self.step, self.cpu_seconds = latest.step, latest.state["cpu_seconds"]
+
+
+def _require_config(latest: Latest, config: RunConfig) -> None:
+    """Raise CheckpointError if the checkpoint was written under another configuration than that of config.json."""
+    saved = latest.state["config"]
+    for name, value in config.fixed().items():
+        if name in saved and saved[name] != value:
+            reason = f"it was written with {name} = {saved[name]!r}, and config.json says {value!r}"
+            raise CheckpointError(latest.path, reason, "undo the change in config.json, or start a new run with --out")
 
 
 @contextmanager
@@ -291,7 +328,10 @@ def _resumed(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints, list[st
     if run.last_step is not None and run.step > run.last_step:
         raise ConfigError(f"the run in {folder} is at step {run.step} already, beyond {run.last_step}: give it a larger budget")
     done = "; it is complete: for more, give it a larger budget" if run.spent >= 1 else ""
-    return run, checkpoints, [f"resuming {folder} at step {run.step}{done}"]
+    news, before = [f"resuming {folder} at step {run.step}{done}"], read_config(folder).options.lr
+    if config.options.lr != before:
+        news.append(f"learning rate {config.options.lr:g} from here on, {before:g} so far")
+    return run, checkpoints, news
 
 
 def _warn(latest: Latest) -> None:

@@ -1,19 +1,19 @@
 """Truths: analytic facts that a correct model meets and a wrong one does not.
 
-    for name, truth in TRUTHS.items():
-        if truth.fits(MyVAE):
-            for finding in truth.check(MyVAE):
-                print(name, finding)
+    for verdict in check(MyVAE, TRUTHS.values()):
+        print(verdict)
 
-Start at vae.py, whose truths are checked on a linear VAE; linear.py has the closed forms that they rest on. Facts as functions,
-which are not in the table:
+Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them, and finds the class that a name means.
 
-    flow         of an exact density: flow-density, gaussian-mle, actnorm, dequantise, entropy-floor
-    diffusion    of a diffusion model of Gaussian data, or of a few points: ddpm-gaussian, ddpm-vlb, sampler-std
+    vae, ddpm, density, gan     checks of a class, and the rows that say what it must have to be checked
+    linear, diffusion, energy, flow, autoregressive, gradients     the closed forms and tools that they rest on
 """
 
-from . import vae
+from . import ddpm, density, gan, vae
+from .autoregressive import all_images, chi_square, composed, level_masses, seen_from, sensitivity, sum_over_images
+from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
+from .energy import EnumeratedRBM, TwoModes, ula_variance
 from .flow import (
     bijection_errors,
     bits_per_dim,
@@ -28,50 +28,39 @@ from .gradients import reparameterised, score_function
 from .linear import Ppca, autoencoder_error
 from .truth import Finding, SigmaPoints, Truth
 
-TRUTHS = {
-    truth.name: truth
-    for truth in (
-        Truth(
-            "linear-vae",
-            "the best ELBO of a linear VAE is the maximum log-likelihood of probabilistic PCA",
-            "Lucas et al. 2019, arXiv 1911.02469, theorem 1",
-            ("elbo", "loss", "astype"),
-            vae.linear_vae,
-        ),
-        Truth(
-            "iwae-bounds",
-            "E[w] = p(x); with the exact posterior every weight is p(x); the bounds rise to log p(x)",
-            "Burda et al. 2016, arXiv 1509.00519, theorem 1",
-            ("log_weights", "log_prob_bound", "astype"),
-            vae.iwae_bounds,
-        ),
-        Truth(
-            "pathwise",
-            "reparameterised gradients of E[z²] are 2 mu, and sigma² for log sigma²",
-            "Kingma & Welling 2014, arXiv 1312.6114, section 2.4",
-            ("elbo",),
-            vae.pathwise,
-        ),
-    )
-}
+TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TRUTHS, *gan.TRUTHS)}
 
 __all__ = [
     "TRUTHS",
+    "EnumeratedRBM",
     "Finding",
     "FinitePoints",
     "GaussianData",
     "Ppca",
     "SigmaPoints",
+    "SubjectError",
     "Truth",
+    "TwoModes",
+    "Verdict",
+    "all_images",
     "autoencoder_error",
     "bijection_errors",
     "bits_per_dim",
+    "check",
+    "chi_square",
+    "composed",
     "cross_entropy",
     "gaussian_mle",
+    "level_masses",
     "log_det_by_differences",
     "moments",
     "on_grid",
     "reparameterised",
     "score_function",
+    "seen_from",
+    "sensitivity",
+    "subjects",
+    "sum_over_images",
     "total_probability",
+    "ula_variance",
 ]

@@ -1,6 +1,7 @@
 """Truths of diffusion models, where the best denoiser is known. Start at `GaussianData`.
 
 Everything follows from the array ᾱ (alpha_bar, (T+1,), ᾱ_0 = 1) alone, in formulas of its own: nothing here uses the model.
+What known mistakes would give is at the end.
 """
 
 from __future__ import annotations
@@ -90,3 +91,81 @@ class FinitePoints:
 
     def eps(self, x: np.ndarray, alpha_bar: float) -> np.ndarray:
         return (x - math.sqrt(alpha_bar) * self.x0(x, alpha_bar)) / math.sqrt(1 - alpha_bar)
+
+
+def reverse_variance(alpha_bar: np.ndarray, kind: str) -> np.ndarray:
+    """σ_t² of the reverse steps: "large" β_t, "small" β̃_t, and at t = 1 always β_1.     (T+1,)"""
+    before, now = alpha_bar[:-1], alpha_bar[1:]
+    beta = 1 - now / before
+    sigma2 = beta * ((1 - before) / (1 - now) if kind == "small" else 1.0)
+    sigma2[0] = beta[0]
+    return np.concatenate([[0.0], sigma2])
+
+
+# ---- what known mistakes would give
+
+
+def error_of_noise(truth: GaussianData, signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """E (ε* - ε)² at each t where x_t has been made with these squares of the two coefficients, and the network knows ᾱ."""
+    a2 = truth.alpha_bar[1:]
+    slope = np.sqrt(1 - a2) / (a2 * truth.variance + 1 - a2)  # ε* = slope x
+    return slope**2 * (signal * truth.variance + noise) - 2 * slope * np.sqrt(noise) + 1
+
+
+def loss_suspects(truth: GaussianData) -> tuple[tuple[float, str], ...]:
+    """Of `ddpm.ddpm_gaussian`. Where fewer than T times are drawn, `Signs` begins again at the first of them."""
+    a2, before = truth.alpha_bar[1:], truth.alpha_bar[:-1]
+    right = error_of_noise(truth, a2, 1 - a2)
+    a, b, v = np.sqrt(a2), np.sqrt(1 - a2), a2 * truth.variance + 1 - a2
+    return tuple(
+        (float(np.mean(wrong)), mistake)
+        for wrong, mistake in (
+            (np.append(right[:-1], right[0]), "t is drawn from 1..T-1: step T, where the sampler starts, is never trained"),
+            (np.append(right[:-1], 1.0), "t is drawn from 0..T-1, where the steps are 1..T"),
+            (error_of_noise(truth, before, 1 - before), "x_t is noised with ᾱ of the step before: the schedule is off by one"),
+            (error_of_noise(truth, a2, (1 - a2) ** 2), "the noise is scaled by its variance 1 - ᾱ, where √(1 - ᾱ) is meant"),
+            (error_of_noise(truth, a2**2, 1 - a2), "the data are scaled by ᾱ where √ᾱ is meant"),
+            (error_of_noise(truth, a2 / before, 1 - a2 / before), "x_t is noised with α_t = 1 - β_t where ᾱ_t is meant"),
+            (b**2 / v - 2 * a * b * truth.variance / v + truth.variance, "the network says ε, and is compared with x_0"),
+            (b**2 / v * 3 + 1, "the target is -ε: a wrong sign"),
+            (2 * right, "the loss counts everything twice"),
+            (right / 2, "the loss has a factor ½"),
+        )
+    )
+
+
+def bound_suspects(truth: GaussianData, sigma2: np.ndarray, right: float) -> tuple[tuple[float, str], ...]:
+    """Of `ddpm.ddpm_vlb`, whose right value is `right`."""
+    v = truth.alpha_bar * truth.variance + 1 - truth.alpha_bar
+    left = truth.alpha_bar[-1]
+    prior = 0.5 * (left * truth.variance - left - math.log1p(-left))  # E L_T
+    last = 0.5 * (math.log(2 * math.pi * sigma2[1]) + truth.variance * (1 - truth.alpha_bar[1]) / v[1] / sigma2[1])  # E L_0
+    middle = right - prior - last
+    return (
+        (right - prior, "L_T, the KL of the last step from the prior, is left out"),
+        (right - last, "L_0, the likelihood of the last step back, is left out"),
+        (right - middle, "the terms L_1 ... L_{T-1} are left out"),
+        (prior + last + middle / max(1, len(sigma2) - 2), "the terms over t are averaged where they should be summed"),
+        (right - 0.5 * math.log(2 * math.pi), "½ log 2π is missing from L_0"),
+        (-right, "the sign: this is minus the bound"),
+    )
+
+
+def sampler_suspects(path: GaussianData, sampler: str, kind: str) -> tuple[tuple[float, str], ...]:
+    """Of `ddpm.sampler_std`, along the steps of `path`."""
+    small, large = (reverse_variance(path.alpha_bar, name) for name in ("small", "large"))
+    found = [
+        (path.ancestral_std(small), "this is ancestral sampling with the small variance, β̃_t"),
+        (path.ancestral_std(large), "this is ancestral sampling with the large variance, β_t"),
+        (path.ancestral_std(0 * small), "no noise is added between the steps"),
+        (path.ddim_std(), "this is deterministic DDIM sampling"),
+    ]
+    if sampler == "ancestral":
+        own = small if kind == "small" else large
+        found = [entry for entry in found if abs(entry[0] - path.ancestral_std(own)) > 1e-9]
+        found += [
+            (math.sqrt(path.ancestral_std(own) ** 2 + own[1]), "noise is added at the last step too"),
+            (GaussianData(path.variance, path.alpha_bar[:-1]).ancestral_std(own[:-1]), "it starts at step T - 1 instead of T"),
+            (path.ancestral_std(own**2), "the noise is scaled by the variance σ², where σ is meant"),
+        ]
+    return tuple(found)

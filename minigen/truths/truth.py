@@ -6,11 +6,15 @@ from, and makes averages of everything quadratic in the noise exact.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+FLOAT32 = 2e-6  # what single precision may well lose in a sum
 
 
 @dataclass(frozen=True)
@@ -18,16 +22,31 @@ class Finding:
     """A value of a model beside the one that it must have.
 
     what: the quantity and its unit.     tolerance: 4 standard errors of an estimate, or the round-off of an exact value.
+    suspects: (value, mistake): what known mistakes would give in the place of `expected`, and the mistake in words.
     """
 
     what: str
     value: float
     expected: float
     tolerance: float
+    suspects: tuple[tuple[float, str], ...] = ()
 
     @property
     def holds(self) -> bool:
         return abs(self.value - self.expected) <= self.tolerance  # a NaN does not hold
+
+    @property
+    def mistake(self) -> str | None:
+        """The mistake that would give just this value, to four digits of what it is off by; the nearest of several; else None.
+
+        A value that is off by no more than single precision rounds may just have been computed in it.
+        """
+        near = [(abs(self.value - wrong), mistake) for wrong, mistake in self.suspects]
+        off = abs(self.value - self.expected)
+        room = max(self.tolerance, 1e-4 * off)
+        if off <= FLOAT32 * max(abs(self.expected), 1.0) and not any(distance <= self.tolerance for distance, _ in near):
+            return "it computes in float32: it is given float64, and must stay with it"
+        return min((m for m in near if m[0] <= room), default=(math.nan, None))[1]
 
     def __str__(self) -> str:
         sign = "=" if self.holds else "≠"
@@ -40,6 +59,8 @@ class Truth:
 
     claim: one line.     source: where the fact is proved.     needs: the methods that a class must have to be checked.
     check(cls) -> findings, all of which must hold.
+    made_of: how the parameters of its constructor must begin, by name; () for any.
+    mistakes: what is likely to be wrong with a class that fails, where its findings do not tell more.
     """
 
     name: str
@@ -47,10 +68,26 @@ class Truth:
     source: str
     needs: tuple[str, ...]
     check: Callable[[type], list[Finding]]
+    made_of: tuple[str, ...] = ()
+    mistakes: str = ""
 
     def fits(self, cls: type) -> bool:
         """Whether it can be checked for this class."""
-        return all(callable(getattr(cls, name, None)) for name in self.needs)
+        return not self.lacks(cls)
+
+    def lacks(self, cls: type) -> str:
+        """What the class would need to be checked, in words; "" where it lacks nothing."""
+        missing = [name for name in self.needs if not callable(getattr(cls, name, None))]
+        if missing:
+            return f"it has no {' and no '.join(missing)}"
+        if self.made_of and parameters_of(cls)[: len(self.made_of)] != self.made_of:
+            return f"it is not made as {cls.__name__}({', '.join(self.made_of)}, ...)"
+        return ""
+
+
+def parameters_of(cls: type) -> tuple[str, ...]:
+    """The names of the parameters of a class's constructor."""
+    return tuple(inspect.signature(cls).parameters)
 
 
 class SigmaPoints:

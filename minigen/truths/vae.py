@@ -17,13 +17,13 @@ from ..models.vae import Gaussian, VAEConfig
 from ..nn import Linear, Module, parameter
 from ..random import Generator
 from .linear import Ppca
-from .truth import Finding, SigmaPoints
+from .truth import Finding, SigmaPoints, Truth
 
 N = 250  # samples
 ROUND_OFF = 1e-9
 
 
-def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 2, seed: int = 0) -> list[Finding]:
+def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 3, seed: int = 0) -> list[Finding]:
     """At the maximum-likelihood parameters of pPCA the ELBO is the log-likelihood, of each sample and so of all, and there
     the loss has no gradient: the best ELBO is the maximum of the log-likelihood   (Lucas 2019, theorem 1).
 
@@ -36,8 +36,22 @@ def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 2, se
     elbo = np.mean([vae.elbo(x, noise)[0].data for _ in range(len(noise))], axis=0)  # (N,)
     for _ in range(len(noise)):
         vae.loss(x, noise).total.backward()
+    mu, variance = ppca.posterior(x)  # (N, q), (q,)
+    kl = float(0.5 * (mu**2 + variance - 1 - np.log(variance)).sum(axis=1).mean())
+    best = ppca.log_likelihood
+    suspects = (
+        (best + 0.5 * d * math.log(2 * math.pi), "log p(x|z) has no ½ log 2π"),
+        (best + kl, "the KL term is left out"),
+        (best + kl - kl / q, "the KL term is averaged over the code, where it must be summed"),
+        (best + 0.5 * kl, "the KL term has a weight of ½"),
+        (best - kl, "the KL term counts twice"),
+        (best + 2 * kl, "the KL term has the wrong sign"),
+        (best / d, "everything is averaged over the values, where it must be summed"),
+        ((best + kl) / d - kl, "log p(x|z) is averaged over the values, where it must be summed"),
+        (-best, "the ELBO has the wrong sign"),
+    )
     return [
-        Finding("mean ELBO at the optimum, nats", elbo.mean(), ppca.log_likelihood, ROUND_OFF),
+        Finding("mean ELBO at the optimum, nats", float(elbo.mean()), best, ROUND_OFF, suspects),
         Finding("largest |ELBO - log p| of a sample, nats", abs(elbo - ppca.log_prob(x)).max(), 0, ROUND_OFF),
         *(
             Finding(f"largest gradient of the loss for {name}", abs(_gradient(p)).max(), 0, ROUND_OFF)
@@ -144,3 +158,39 @@ def optimal_vae(ppca: Ppca, cls: Any, likelihood: type = Gaussian, shift: Any = 
     for p, value in zip(parameters, values, strict=True):
         p.data[...] = value
     return vae
+
+
+# ---- the rows of the table
+
+
+VAE = ("encoder", "decoder", "likelihood", "data_shape", "config")  # how the constructor of a class begins
+
+TRUTHS = (
+    Truth(
+        "linear-vae",
+        "the best ELBO of a linear VAE is the maximum log-likelihood of probabilistic PCA",
+        "Lucas et al. 2019, arXiv 1911.02469, theorem 1",
+        ("elbo", "loss", "astype"),
+        linear_vae,
+        made_of=VAE,
+        mistakes="a KL that is not summed over the code or has a hidden weight, a missing ½ log 2π, or a mean for a sum",
+    ),
+    Truth(
+        "iwae-bounds",
+        "E[w] = p(x); with the exact posterior every weight is p(x); the bounds rise to log p(x)",
+        "Burda et al. 2016, arXiv 1509.00519, theorem 1",
+        ("log_weights", "log_prob_bound", "astype"),
+        iwae_bounds,
+        made_of=VAE,
+        mistakes="log q(z|x) with the wrong sign or without its log-variance, or a mean of logarithms for log of a mean",
+    ),
+    Truth(
+        "pathwise",
+        "reparameterised gradients of E[z²] are 2 mu, and sigma² for log sigma²",
+        "Kingma & Welling 2014, arXiv 1312.6114, section 2.4",
+        ("elbo",),
+        pathwise,
+        made_of=VAE,
+        mistakes="the sample is cut off from mu and sigma (by detach, for instance), or sigma is taken for its square",
+    ),
+)

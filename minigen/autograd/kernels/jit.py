@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,7 @@ from . import compiled_folder
 
 settings: Any = numba.config  # a module that is filled from the environment, which type checkers cannot see
 
-__all__ = ["get_num_threads", "get_threads", "jit", "prange", "set_threads"]
+__all__ = ["compiling_seconds", "get_num_threads", "get_threads", "jit", "prange", "set_threads"]
 
 
 def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False) -> Callable[[Callable], Any]:
@@ -63,6 +64,32 @@ def jit(*, parallel: bool = False, contract: bool = False, inline: bool = False)
             settings.CACHE_DIR = before
 
     return compile_lazily
+
+
+class _Clock(numba.core.event.Listener):
+    """Adds up the processor time from when Numba takes its compiler's lock to when it gives it back."""
+
+    def __init__(self) -> None:
+        self.seconds, self.since, self.depth = 0.0, 0.0, 0  # depth: compiling a kernel compiles what it calls
+
+    def on_start(self, event: Any) -> None:
+        if self.depth == 0:
+            self.since = time.process_time()
+        self.depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self.depth -= 1
+        if self.depth == 0:
+            self.seconds += time.process_time() - self.since
+
+
+_clock = _Clock()
+numba.core.event.register("numba:compiler_lock", _clock)
+
+
+def compiling_seconds() -> float:
+    """Processor time that this process has spent on compiling kernels, and on reading compiled ones from disk."""
+    return _clock.seconds
 
 
 _threads: int | None = None
