@@ -32,7 +32,7 @@ from ..models import FAMILIES
 from . import figures, files, quality, recorder
 from .config import ConfigError, Diverged, RunConfig, unknown
 from .progress import say_when_compiling
-from .run import load_run, train
+from .run import Run, load_run, train
 
 NEVER = 10**9  # steps between two evaluations: a comparison looks at the end only
 IN_ROW = 12  # images that are shown of each
@@ -92,7 +92,9 @@ def compare(wanted: Comparison, folder: Path, resume: bool = False, quiet: bool 
     folder: empty or new, or with `resume` that of a comparison which asked for the same.     say: is told what goes on.
     Raises FileError or ConfigError, and all that `train` raises, but for Diverged: that is what the row of a family says then.
     """
-    runs = {family: wanted.run(family) for family in wanted.families}  # refuses before anything is written
+    runs = {family: wanted.run(family) for family in wanted.families}
+    for config in runs.values():
+        Run(config)  # refuses what cannot be made, before anything is written
     _prepare(wanted, folder, resume)
     rows = []
     for family, config in runs.items():
@@ -184,8 +186,9 @@ def _likelihood(run: Any, wanted: Comparison) -> dict[str, Any]:
     elif "log_prob_bound" in run.model.capabilities():
         nll = figures.likelihood(run, x, wanted.k)
     else:
-        why = getattr(run.model, "no_likelihood", None) or "this model gives no probabilities"
-        return {"kind": "undefined", "why": why}
+        has_energy = "energy" in run.model.capabilities()
+        known = "probabilities up to a constant, which is not known" if has_energy else "it gives no probabilities"
+        return {"kind": "undefined", "why": getattr(run.model, "no_likelihood", None) or known}
     return {"kind": kind_of(nll), **dataclasses.asdict(nll), "text": str(nll)}
 
 
@@ -259,7 +262,7 @@ def _nll(nll: dict[str, Any]) -> str:
 def _which(nll: dict[str, Any]) -> str:
     """ "bound, IWAE-50; digits test, dynamic binarisation" """
     if nll["kind"] == "undefined":
-        return f"undefined: {nll['why']}"
+        return nll["why"]
     how = nll["estimator"].removeprefix("exact").lstrip(", ")
     return f"{nll['kind']}{', ' if how else ''}{how}; {nll['data']}"
 
