@@ -297,7 +297,7 @@ def picture(wanted: Comparison, rows: list[dict[str, Any]], folder: Path) -> byt
     for row in rows:
         if "scores" in row:
             first = next(iter(row["scores"].values()))
-            caption = f"{row['family']}\n{_nll(row['nll'])}\n{first['name']} {_short(first['value'])}"
+            caption = f"{row['family']}\nNLL {_nll(row['nll'])}\n{first['name']} {_short(first['value'])}"
             drawn[caption] = np.load(folder / row["family"] / "samples.npy", allow_pickle=False)
     title = f"{wanted.data}, {wanted.minutes:g} minutes of processor time each"
     if test.x.ndim == 4:
