@@ -34,7 +34,7 @@ from .config import ConfigError, Diverged, RunConfig, unknown
 from .progress import say_when_compiling
 from .run import Run, load_run, train
 
-NEVER = 10**9  # steps between two evaluations: a comparison looks at the end only
+NEVER, OFTEN = 10**9, 100  # steps between two evaluations, for it looks at the end only, and between two checkpoints
 IN_ROW = 12  # images that are shown of each
 UNITS = {
     True: "",
@@ -82,7 +82,13 @@ class Comparison:
         """The run of one family: its model for points, or for images."""
         model = FAMILIES[family][0 if self.points else 1]
         return RunConfig(
-            model=model, data=self.data, minutes=self.minutes, seed=self.seed, threads=self.threads, evaluate_every=NEVER
+            model=model,
+            data=self.data,
+            minutes=self.minutes,
+            seed=self.seed,
+            threads=self.threads,
+            evaluate_every=NEVER,
+            checkpoint_every=OFTEN,
         )
 
 

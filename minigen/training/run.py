@@ -138,15 +138,14 @@ class Run:
         """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
         from ..autograd.kernels import jit
 
-        at_work = lambda: time.process_time() - jit.compiling_seconds()  # what is compiled once is no part of a budget
-        start = at_work()
+        start, compiled = time.process_time(), jit.compiling_seconds()  # what is compiled once is no part of a budget
         chosen = next(self.order)
         labels = {"y": self.data.y[chosen]} if self.model.classes and self.data.y is not None else {}
         terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
-        self.cpu_seconds += at_work() - start
+        self.cpu_seconds += time.process_time() - start - (jit.compiling_seconds() - compiled)
         require_finite(terms, self.step, self.config)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
