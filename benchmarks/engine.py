@@ -1,7 +1,7 @@
-"""What the engine itself costs: microseconds per op on tiny arrays, where the arithmetic is nothing. Start at `main`.
+"""What the engine itself costs: microseconds per op on tiny arrays, where the arithmetic is nothing. Start at `measure`.
 
-    python -m benchmarks.engine                 ours: forward, forward + backward, with create_graph
-    python -m benchmarks.engine --peers torch   the same chains in PyTorch, A B A B in one process on one thread
+    python -m benchmarks engine                 ours: forward, forward + backward, with create_graph
+    python -m benchmarks engine --peers torch   the same chains in PyTorch, A B A B in one process on one thread
 
 A chain is a few hundred ops on 8 numbers, none of which vanishes or overflows on the way. Times are medians over rounds;
 ratios are medians of the ratios of neighbouring rounds, with their quartiles, since the absolute times of a shared machine
@@ -10,18 +10,16 @@ mean little.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import minigen
 from minigen import Tensor, grad, ops
 from minigen.autograd.kernels import jit
+
+from . import report
 
 OPS_PER_ROUND = 3
 
@@ -79,6 +77,7 @@ def seconds(run: Callable[[int], None], n: int) -> float:
 
 def measure(peer: str | None, rounds: int, n: int) -> list[dict[str, Any]]:
     """A row for each chain and mode: microseconds per op, and ratios to the peer."""
+    jit.set_threads(1)
     rows = []
     for name in chains(ops, None):
         for mode in ("forward", "backward", "create_graph"):
@@ -88,35 +87,16 @@ def measure(peer: str | None, rounds: int, n: int) -> list[dict[str, Any]]:
                 run(n)  # compiles, and warms the caches
             pairs = [(seconds(mine, n), seconds(theirs, n) if theirs else np.nan) for _ in range(rounds)]
             a, b = np.array(pairs).T
-            quartiles = np.quantile(a / b, [0.25, 0.5, 0.75]) if theirs else [np.nan] * 3
             scale = 1e6 / (n * OPS_PER_ROUND)
-            row = {"chain": name, "mode": mode, "us_per_op": float(np.median(a) * scale)}
+            case, unit = f"{name}, {mode}", "µs per op"
+            rows.append({"case": case, "lane": "minigen", "unit": unit, "quartiles": report.spread(a * scale)})
             if theirs:
-                row |= {"peer_us_per_op": float(np.median(b) * scale), "ratio": [float(q) for q in quartiles]}
-            rows.append(row)
+                row = {"case": case, "lane": peer, "unit": unit, "quartiles": report.spread(b * scale)}
+                rows.append({**row, "ratio": report.spread(a / b)})
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", choices=["torch"], default=None, help="compare with this library, if it is installed")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--length", type=int, default=100, help="repetitions of the three ops of a chain")
-    parser.add_argument("--json", type=Path, default=None, help="write the rows to this file")
-    args = parser.parse_args()
-    jit.set_threads(1)
-    rows = measure(args.peers, args.rounds, args.length)
-    peer = f"{args.peers:>10s}{'ratio':>8s}  (quartiles)" if args.peers else ""
-    print(f"{'chain':24s}{'mode':14s}{'µs per op':>10s}{peer}")
-    for row in rows:
-        line = f"{row['chain']:24s}{row['mode']:14s}{row['us_per_op']:10.2f}"
-        if args.peers:
-            low, middle, high = row["ratio"]
-            line += f"{row['peer_us_per_op']:10.2f}{middle:8.2f}  ({low:.2f} - {high:.2f})"
-        print(line)
-    if args.json:
-        args.json.write_text(json.dumps({"minigen": minigen.__version__, "rows": rows}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+def show(rows: list[dict[str, Any]]) -> None:
+    """A line for each chain, mode and library."""
+    cells = lambda row: [f"{row['quartiles'][1]:.2f}", report.ratio_text(row.get("ratio"))]
+    report.table(["chain, mode", "lane", "µs per op", "ours / its time"], [[r["case"], r["lane"], *cells(r)] for r in rows])

@@ -130,7 +130,7 @@ class Optimizer:
         self.flat.written()
 
     def update(self, lr: float) -> None:
-        """Change `flat.data` and `state` by one step."""
+        """Change `flat.data` and `state` by one step: subclasses say how. Raises TypeError for one that does not."""
         raise TypeError(f"{type(self).__name__} defines no update()")
 
     def clip_grad_norm(self, max_norm: float) -> float:
@@ -150,6 +150,7 @@ class Optimizer:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
+        """What the next steps depend on, apart from the parameters: arrays (flat, like the parameters) and numbers by name."""
         return {"steps": self.steps} | {name: move(array.copy(), "cpu") for name, array in self.state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -257,6 +258,7 @@ class EMA:
         self.flat.written()
 
     def state_dict(self) -> dict[str, Any]:
+        """The average, flat like the parameters, and the number of updates so far."""
         return {"steps": self.steps, "average": move(self.average.copy(), "cpu")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -132,6 +132,33 @@ def curves(
     return _png(fig)
 
 
+def receptive_fields(seen: Mapping[str, np.ndarray], at: tuple[int, int], reach: int, title: str = "") -> bytes:
+    """What an autoregressive model sees for the pixel `at`, (row, column): boolean images (H, W) by name, side by side.
+
+    reach: how many rows up and columns to each side the kernels go; an earlier pixel within that is blind if it is not seen.
+    """
+    fig, axs = _figure(2.6 * len(seen), 3.0, title, columns=len(seen))
+    for ax, (name, field) in zip(np.atleast_1d(axs), seen.items(), strict=True):
+        row, column = np.indices(field.shape)
+        earlier = (row < at[0]) | ((row == at[0]) & (column < at[1]))
+        near = (row >= at[0] - reach) & (np.abs(column - at[1]) <= reach)
+        kinds = {"this pixel": (row == at[0]) & (column == at[1]), "seen": field, "blind spot": earlier & near & ~field}
+        picture = np.full((*field.shape, 3), _rgb("#f3f4f6"))
+        picture[earlier] = _rgb(LINES)
+        for (kind, where), colour in zip(kinds.items(), (INK, SERIES[0], SERIES[1]), strict=True):
+            picture[where] = _rgb(colour)
+            ax.plot([], [], "s", color=colour, label=f"{kind}, {where.sum()}" if kind != "this pixel" else kind)
+        ax.imshow(picture)
+        ax.set_xticks(np.arange(field.shape[1] + 1) - 0.5, labels=[])
+        ax.set_yticks(np.arange(field.shape[0] + 1) - 0.5, labels=[])
+        ax.grid(True, color="white", linewidth=1.0)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set_title(name, fontsize=9, color=INK)
+        ax.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1)
+    return _png(fig)
+
+
 _BADGE = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 

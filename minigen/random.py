@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from minigen.autograd.backend import move, on_gpu
+from minigen.autograd.backend import cupy, on_gpu
 from minigen.autograd.kernels.philox import (
     philox_bernoulli,
     philox_bits,
@@ -195,7 +195,7 @@ class Generator:
         if on_gpu(p) == (self.device == "cuda"):
             return p
         if p.size == 1 and self.device == "cuda":
-            return move(p, "cuda")
+            return cupy().full(p.shape, p.item(), p.dtype)  # made there: nothing has to be copied
         raise TypeError(f"bernoulli: p is an array on another device than the draws, {self.device}: move one of them with .to")
 
     def _take(self, n: int, dtype: type) -> tuple[int, int, int, int]:

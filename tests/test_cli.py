@@ -131,13 +131,14 @@ def everything(folder):
 
 REFUSED = {
     # words that do not exist
-    "": ["COMMAND is missing", "train, sample, evaluate, compare, classifier, data, models, check, gradcheck, doctor"],
+    "": ["COMMAND is missing", "train, sample, evaluate, compare, classifier, data, models, kernels, check, gradcheck, doctor"],
     "trian vae": ["unknown command 'trian'", "did you mean train?"],
     "xyzzy": ["unknown command 'xyzzy'", "known are train, sample"],
     "--verison models": ["unknown option '--verison'"],
     "train": ["MODEL is missing", ", ".join(MODELS)],
     "train vea": ["unknown model 'vea'", "did you mean vae?"],
     "train diffusion": ["unknown model 'diffusion'", "known are", ", ".join(MODELS)],
+    "train gun": ["unknown model 'gun'", "did you mean gan?"],
     "train VAE": ["unknown model 'VAE'"],
     "train vae digits": ["'digits' is one argument too many", "minigen train vae --help"],
     "train vae --lrr 1": ["unknown option '--lrr'", "did you mean --lr?"],
@@ -205,6 +206,7 @@ REFUSED = {
     "gradcheck --examples 0": ["--examples", "a whole number of at least 1", "'0'"],
     # what does not go together, or is not there
     "train glow --data moons": ["glow on moons", "sides are multiples of 4", "(2,)"],
+    "train dcgan --data moons": ["dcgan on moons", "sides that 4 divides", "(2,)", "gan2d takes points"],
     "train vae --device cuda": ["--device cuda", "CuPy is not installed", "pip install 'minigen[cuda"],
     "train vae --data mnist": ["train-images-idx3-ubyte.gz", "not on this machine", "no mirror delivered it", "MINIGEN_DATA"],
     "train vae --data cifar10": ["cifar-10-binary.tar.gz", "no mirror delivered it"],
@@ -227,7 +229,7 @@ REFUSED = {
     "sample run --out file/x": ["file/x.npy", "cannot be written", "a file, not a folder"],
     # a run that is resumed stays what it is
     "train vae --resume --out run": ["the model of this run is tiny, not vae", "--out"],
-    "train tiny --resume --out run --lr 0.1": ["--lr of this run is 0.001, not 0.1", "only --steps", "--out"],
+    "train tiny --resume --out run --ema 0.5": ["--ema of this run is 0.0, not 0.5", "only --steps", "--out"],
     "train tiny --resume --out run --seed 1": ["--seed of this run is 0, not 1"],
     "train tiny --resume --out run --data moons": ["--data of this run is digits, not moons"],
     "train tiny --resume --out run --backend numpy": ["--backend of this run is numba, not numpy"],

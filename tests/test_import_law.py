@@ -39,7 +39,9 @@ LAW = {
     "minigen.autograd.grad": ("tape", "tensor", "ops"),
     "minigen.autograd.ops": ("tape", "kernels", "backend"),
     "minigen.autograd.tensor": ("tape",),
-    "minigen.autograd.tape": (),  # the ground floor
+    "minigen.autograd.tape": ("plan", "remedies"),
+    "minigen.autograd.plan": (),  # the ground floor
+    "minigen.autograd.remedies": (),
     "minigen.autograd.kernels": ("backend",),
     "minigen.autograd.backend": (),  # finds kernels by name, when they are first called
 }

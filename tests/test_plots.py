@@ -16,6 +16,7 @@ DIGITS = RNG.random((10, 8, 8, 1))
 POINTS = RNG.normal(size=(300, 2))
 LABELS = RNG.integers(0, 10, 300)
 STEPS = np.arange(1, 101)
+SEEN = np.arange(30).reshape(5, 6) < 19  # what comes before the pixel at (3, 2), but for one
 CURVES = {"training": (STEPS, -30 - 50 / STEPS), "held out": ([50, 100], [-33.0, -32.0])}
 
 FIGURES = {
@@ -32,6 +33,7 @@ FIGURES = {
     "one panel": lambda title: plots.point_panels({"data": POINTS}, title),
     "tall points": lambda title: plots.points(POINTS, POINTS * [1, 5], title),
     "curves": lambda title: plots.curves(CURVES, title, lines={"best possible": -25.0, "independent": -40.0}),
+    "receptive fields": lambda title: plots.receptive_fields({"a": SEEN, "another": SEEN}, (3, 2), 2, title),
     "one value": lambda title: plots.curves({"training": ([1], [-5.0])}, title),
 }
 
@@ -113,3 +115,20 @@ def test_matplotlib_is_imported_late_and_pyplot_never():
         "plots.curves({'a': ([1, 2], [1, 2])}, 'title'); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_pixel_sees_and_what_it_is_blind_for():
+    """Counted in the legend, and in the colours of the picture."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    show = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, *args, **options: (drawn.append(self), show(self, *args, **options)))
+        plots.receptive_fields({"a": SEEN}, (3, 2), 2)
+    (ax,) = drawn[0].axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["this pixel", "seen, 19", "blind spot, 1"]
+    picture = ax.images[0].get_array()
+    np.testing.assert_allclose(picture[3, 1], plots._rgb(plots.SERIES[1]), atol=1e-2)  # earlier, near, and not seen
+    np.testing.assert_allclose(picture[3, 2], plots._rgb(plots.INK), atol=1e-2)
+    assert (picture[4] == picture[3, 5]).all()  # later

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -153,17 +154,80 @@ class DeviceError(RuntimeError):
     """A device that cannot be used, with the reason and the way out."""
 
 
+CUPY = "cupy"  # the package that holds arrays of a GPU
+EMULATOR = "minigen.emulator"  # the one room above that is used here, and only when asked for
+STAND_IN = f"{EMULATOR}.cupy"  # takes CuPy's place where there is no GPU
+
+_package = CUPY
+
+
+class emulate:  # like set_backend: for the process, or for a `with` block
+    """From now on "cuda" means the emulator: arrays in NumPy's memory, and kernels run on the CPU, for those without a GPU.
+
+    Raises DeviceError where there is no C++ compiler to run kernels with, unless none is to be compiled.
+    """
+
+    def __init__(self, compile: bool = True) -> None:
+        if compile:
+            importlib.import_module(EMULATOR).find_compiler()
+        self.previous = _package
+        _use(STAND_IN)
+
+    def __enter__(self) -> emulate:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _use(self.previous)
+
+
+def _use(package: str) -> None:
+    """Choose what holds arrays of a GPU; kernels that were compiled for the other are forgotten."""
+    global _package
+    if package == _package:
+        return
+    _package = package
+    for kernel in KERNELS.values():
+        source = getattr(sys.modules.get(f"{kernel.family}.cuda"), "source", None)
+        if source is not None:
+            source.forget()
+
+
+DEVICES = ("cpu", "cuda", "cuda-emu")
+
+
+def use_device(name: str) -> str:
+    """Make ready what the option --device names, for the process. Returns where arrays then are: "cpu" or "cuda".
+
+    "cuda-emu" is the emulator, see `emulate`. Raises DeviceError, with the way out, for what cannot be used.
+    """
+    if name == "cuda-emu":
+        emulate()
+    elif name == "cuda":
+        _use(CUPY)
+        problem = cuda_problem()
+        if problem:
+            raise DeviceError(f"--device cuda cannot be used: {problem}; or emulate one, slowly, with --device cuda-emu")
+    return name.removesuffix("-emu")
+
+
+def emulated() -> bool:
+    """Whether "cuda" means the emulator."""
+    return _package == STAND_IN
+
+
 def cupy() -> Any:
     """The package that holds arrays of a GPU: the one place that imports it. Raises DeviceError where it is missing."""
     try:
-        return importlib.import_module("cupy")
+        return importlib.import_module(_package)
     except ImportError as error:
         raise DeviceError(f"cannot use device 'cuda': {NO_CUPY}") from error
 
 
 def on_gpu(value: Any) -> bool:
     """Whether it is an array on a GPU. There can be none before CuPy was imported."""
-    module = sys.modules.get("cupy")
+    module = sys.modules.get(_package)
     return module is not None and isinstance(value, module.ndarray)
 
 
@@ -173,15 +237,21 @@ NO_CUPY = "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to
 def cuda_problem() -> str | None:
     """Why arrays cannot be put on a GPU, and what to do about it, in one sentence; None if they can."""
     try:
-        runtime = importlib.import_module("cupy").cuda.runtime
+        cuda = importlib.import_module(_package).cuda
     except ImportError:
         return NO_CUPY
+    runtime = cuda.runtime
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
         return "there is no NVIDIA driver: install one, or leave out --device to use the CPU"
     if driver // 1000 < needed // 1000:
         known, wanted = driver // 1000, needed // 1000
         return f"the driver knows CUDA {known}, CuPy needs CUDA {wanted}: update the driver, or install minigen[cuda{known}x]"
+    try:
+        cuda.nvrtc.getVersion()
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        return f"NVRTC, which compiles kernels, is not found ({reason}): pip install 'minigen[cuda{needed // 1000}x]'"
     try:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
@@ -199,6 +269,20 @@ def move(array: Any, device: str) -> Any:
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")
     return cupy().asarray(array)
+
+
+_constants: dict[tuple[int, str], tuple[Any, Any]] = {}  # (id of an array, package) -> a weak reference to it, and its copy
+
+
+def beside(constant: np.ndarray, array: Any) -> Any:
+    """A NumPy array that never changes (a table, a mask), on the device of `array`: itself, or a copy that is made once."""
+    if not on_gpu(array):
+        return constant
+    key = id(constant), _package
+    if key not in _constants:
+        forget = weakref.ref(constant, lambda dead: _constants.pop(key, None))
+        _constants[key] = forget, move(constant, "cuda")
+    return _constants[key][1]
 
 
 def assign(target: Any, values: Any) -> None:

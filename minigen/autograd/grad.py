@@ -143,7 +143,7 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: boo
     pending: dict[Node, Any] = {}  # the sum of the cotangents a node has received; a list of them for several outputs
     own: set[Node] = set()  # nodes whose sum is a fresh array of ours, which may be added to in place
     for node, g in seeds:
-        _receive(pending, own, node, g)
+        pending[node] = pending[node] + g if node in pending else g
     with enable_grad(), np.errstate(all="ignore"):  # an Inf or a NaN is carried on, as in the compiled kernels
         for node in nodes:
             g = pending.pop(node, None)
@@ -151,23 +151,30 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: boo
                 continue
             if node in targets:
                 found[node] = g
-            if node.op is None or (needed is not None and node not in needed):
+            if needed is not None and node not in needed:
                 continue
-            if node.op is SELECT:
-                _receive_part(pending, node, g)
+            plan = node.plan
+            if plan is None:  # a leaf, or one result of an op with several
+                if node.op is SELECT:
+                    _receive_part(pending, node, g)
                 continue
-            if node.op.outputs != 1:
+            if plan.several:
                 g = _complete(node, g, create_graph)
             run = _observed if OBSERVERS else _gradients
             gradients = run(node, g, needed, create_graph)
             for parent, gi in zip(node.parents, gradients):  # noqa: B905 - equal lengths, and this is the hot loop
-                if gi is not None and parent is not None:
-                    if gi.shape != parent.shape or gi.dtype != parent.dtype:
-                        gi = _fit(gi, parent, node)
-                    if parent in pending:
-                        _receive(pending, own, parent, gi)
-                    else:
-                        pending[parent] = gi
+                if gi is None or parent is None:
+                    continue
+                like = gi.data if create_graph and type(gi) is Tensor else gi
+                if like.dtype is not parent.dtype or like.shape != parent.shape:
+                    gi = _fit(gi, parent, node)
+                if parent not in pending:
+                    pending[parent] = gi  # never written to: it may be the cotangent of others too
+                elif parent in own:
+                    pending[parent] += gi
+                else:
+                    pending[parent] = pending[parent] + gi
+                    own.add(parent)
     return found
 
 
@@ -193,34 +200,20 @@ def _gradients(node: Node, g: Any, needed: set[Node] | None, create_graph: bool)
     if plan.joint is not None:
         return plan.joint.function(g, *plan.arguments(plan.joint, node, saved, needs))
     gradients: list[Any] = []
-    for need, rule in zip(needs, plan.rules):  # noqa: B905 - equal lengths, and this is the hot loop
+    for need, (function, places, rule) in zip(needs, plan.rules):  # noqa: B905 - equal lengths, and this is the hot loop
         if not need:
             gradients.append(None)
+        elif places is None:
+            gradients.append(function(g, *plan.arguments(rule, node, saved, needs)))
+        elif len(places) == 1:
+            gradients.append(function(g, saved[places[0]]))
         else:
-            function, places, general = rule
-            if places is None:
-                gradients.append(function(g, *plan.arguments(general, node, saved, needs)))
-            elif len(places) == 1:
-                gradients.append(function(g, saved[places[0]]))
-            else:
-                gradients.append(function(g, *[saved[i] for i in places]))
+            gradients.append(function(g, *[saved[i] for i in places]))
     return gradients
 
 
-def _receive(pending: dict, own: set, node: Node, g: Array) -> None:
-    """Add a cotangent to what a node has received. The first one is kept as it is, and never written to."""
-    if node not in pending:
-        pending[node] = g
-    elif node in own:
-        pending[node] += g
-    else:
-        pending[node] = total = pending[node] + g
-        if isinstance(total, np.ndarray):
-            own.add(node)
-
-
 def _receive_part(pending: dict, selected: Node, g: Array) -> None:
-    """The same for one result of an op with several: its cotangent goes into the op's list, at its place."""
+    """Add the cotangent of one result of an op with several into the op's list, at its place."""
     node = selected.parents[0]
     parts = pending.setdefault(node, [None] * len(node.shape))
     i = selected.params["index"]
@@ -252,11 +245,11 @@ def _as_tensors(node: Node) -> Sequence:
     """The saved values as Tensors: an input made by the node's parent, the result by the node, a constant by none."""
     if not node.saved:
         return node.saved
-    made_by = [*node.parents, node if node.op.outputs == 1 else None]
-    saved = list(node.saved)
-    for i, (value, parent, cell) in enumerate(zip(node.saved, made_by, node.cells, strict=False)):
-        if value is not None and (parent is not None or cell is not None):
-            saved[i] = wrap(value, parent, cell)
+    saved, parents, cells = list(node.saved), node.parents, node.cells
+    for i in node.plan.kept:
+        parent = parents[i] if i < len(parents) else node if node.op.outputs == 1 else None
+        if parent is not None or cells[i] is not None:
+            saved[i] = wrap(saved[i], parent, cells[i])
     return saved
 
 

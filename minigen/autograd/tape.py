@@ -26,6 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from .plan import Plan, Rule
+from .remedies import remedy
+
 Array = Any  # a raw array (numpy.ndarray or cupy.ndarray), or a Tensor of one
 
 OPS: dict[str, Op] = {}  # every op by name
@@ -44,7 +47,7 @@ class Node:
     """One recorded op: everything that its backward needs, and nothing that points forward in time.
 
     op       the operation; None for a leaf, that is a Tensor the user made with requires_grad=True
-    plan     which rules will run, and what they need (see Plan)
+    plan     which rules will run, and what they need (plan.py)
     number   creation number; a node's parents always have smaller ones, so newest-first is a valid backward order
     parents  the node of each input, None for an input that wants no gradient
     saved    inputs + [out] + aux, as raw arrays, with None in place of those that no rule names; () if none is named
@@ -76,76 +79,6 @@ class Leaf(Node):
     def __init__(self, shape, dtype):
         super().__init__(None, None, (), (), (), {}, shape, dtype)
         self.grad = None
-
-
-class Rule:
-    """A gradient rule, with the names it needs resolved to where their values are found.
-
-    sources: for each argument after the cotangent, a pair: ("value", position in inputs + out + aux), ("shape", input),
-    ("param", (name, default)), ("needs", None), or for a variadic op ("all", None) and ("shapes", None).
-    """
-
-    __slots__ = ("function", "positions", "sources")
-
-    def __init__(self, function: Callable, op: Op):
-        self.function = function
-        self.sources = [op._source(name) for name in list(inspect.signature(function).parameters)[1:]]
-        self.positions = {key for kind, key in self.sources if kind == "value"}
-
-
-class Plan:
-    """How an op will be differentiated, given which of its inputs want a gradient. Made once, shared by all its nodes.
-
-    wants   for each input, whether it wants a gradient
-    kept    whether any rule names a value; dropped: the positions (inputs + out) of those that none names
-    rules   for each input the triple (function, where in `saved` its arguments are, rule), None for an input that wants
-            no gradient; where a rule needs more than saved values the second is None, and `arguments` finds them
-    joint   the rule that returns all gradients at once, if the op has one
-    """
-
-    __slots__ = ("dropped", "joint", "kept", "rules", "wants")
-
-    def __init__(self, op: Op, wants: list[bool]):
-        self.wants = tuple(wants)
-        self.joint = op.joint
-        if op.joint is not None:
-            chosen: list[Rule | None] = [op.joint]
-        else:
-            chosen = [rule if want else None for rule, want in zip(op.rules or [], wants, strict=True)]
-        for name, rule, want in zip(op.inputs, chosen, wants, strict=False):
-            if want and rule is None and op.joint is None:
-                raise TypeError(
-                    f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array"
-                )
-        kept = set().union(*(rule.positions for rule in chosen if rule is not None))
-        if op.spec is not None or any(kind == "all" for rule in chosen if rule for kind, _ in rule.sources):
-            kept |= set(range(len(wants)))  # a fused op's second derivative runs its spec, on every input
-        self.kept = bool(kept)
-        self.dropped = [i for i in range(len(wants) + 1) if i not in kept]
-        self.rules = [
-            (rule.function, tuple(key for _, key in rule.sources), rule)
-            if rule is not None and all(kind == "value" for kind, _ in rule.sources)
-            else rule and (rule.function, None, rule)
-            for rule in chosen
-        ]
-
-    def arguments(self, rule: Rule, node: Node, saved: Sequence, needs: tuple[bool, ...]) -> list:
-        """The values of a rule's arguments after the cotangent."""
-        values: list[Any] = []
-        for kind, key in rule.sources:
-            if kind == "value":
-                values.append(saved[key])
-            elif kind == "param":
-                values.append(node.params.get(*key))
-            elif kind == "shape":
-                values.append(node.parents[key].shape)
-            elif kind == "needs":
-                values.append(needs)
-            elif kind == "all":
-                values.append(tuple(saved[: len(node.parents)]))
-            else:
-                values.append([None if p is None else p.shape for p in node.parents])
-        return values
 
 
 class Op:
@@ -236,16 +169,22 @@ class Op:
             return out  # the world of raw arrays ends here
         if isinstance(out, generic):
             out = np.asarray(out)  # NumPy returns scalars where an array has no dimensions
-        version = [0]
+        result = new(Tensor)  # `wrap`, written out: every op passes here
+        result.data = out
         if self.view and cells[0] is not None and (out.base is not None or out is raw[0]):
-            version = cells[0]
+            result.version = version = cells[0]
+        else:
+            result.version = version = [0]
         if not wants or not recording or not self.differentiable:
-            return wrap(out, None, version) if self.outputs == 1 else tuple([wrap(o, None, [0]) for o in out])
+            if self.outputs != 1:
+                return tuple([wrap(o, None, [0]) for o in out])
+            result.node = None
+            return result
         wants |= bit  # a mark above the last input, so that the key also tells how many there are
         plan = self.plans.get(wants)
         if plan is None:
             plan = self.plans[wants] = Plan(self, [p is not None for p in parents])
-        if plan.kept:
+        if plan.kept or self.aux:
             raw.append(out)
             cells.append(version)
             for i in plan.dropped:
@@ -256,10 +195,19 @@ class Op:
             raw = cells = ()
         if self.outputs != 1:
             return self._several(out, plan, parents, raw, cells, params)
-        node = Node(self, plan, parents, raw, cells, params, out.shape, out.dtype)
+        result.node = node = new(Node)
+        node.op = self
+        node.plan = plan
+        node.number = next_number()
+        node.parents = parents
+        node.saved = raw
+        node.cells = cells
+        node.params = params
+        node.shape = out.shape
+        node.dtype = out.dtype
         if OBSERVERS:
             _recorded(node)
-        return wrap(out, node, version)
+        return result
 
     def _several(self, out: tuple, plan: Plan, parents: list, saved: list, cells: list, params: dict) -> tuple:
         """The Tensors of an op with several results: one node for the op, and one `select` node for each result."""
@@ -269,23 +217,6 @@ class Op:
         return tuple(
             wrap(o, Node(SELECT, None, [node], (), (), {"index": i}, o.shape, o.dtype), [0]) for i, o in enumerate(out)
         )
-
-    def _source(self, name: str) -> tuple[str, Any]:
-        """Where the argument `name` of a gradient rule is found: see Rule."""
-        layout = [*self.inputs, "out", *self.aux]
-        if name in layout:
-            return "value", layout.index(name)
-        if name == "needs":
-            return "needs", None
-        if name in self.defaults:
-            return "param", (name, self.defaults[name])
-        if name.removesuffix("_shape") in self.inputs:
-            return "shape", self.inputs.index(name.removesuffix("_shape"))
-        if self.variadic and name == self.variadic:
-            return "all", None
-        if self.variadic and name == f"{self.variadic}_shapes":
-            return "shapes", None
-        raise TypeError(f"op {self.name}: a gradient rule names {name!r}, which the op does not have")
 
     def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
         """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed."""
@@ -400,9 +331,10 @@ def _explained(op: Op, raw: list, error: Exception) -> Exception:
     if len(devices) > 1:
         where = ", ".join(f"{name or 'input'} on {device_of(r)}" for name, r in zip(op.inputs, raw, strict=False))
         return TypeError(f"{op.name}: inputs on different devices ({where}). Move them to one device with .to(device)")
-    if str(error).startswith(op.name):
+    said, way_out = str(error).rstrip(), remedy(str(error), [*op.inputs, *op.defaults])
+    if said.startswith(op.name) and not way_out:
         return error
-    message = f"{op.name}({shown}): {error}"
+    message = (said if said.startswith(op.name) else f"{op.name}({shown}): {said}") + way_out
     try:
         return type(error)(message)
     except TypeError:  # some of NumPy's errors are made of more than a message

@@ -22,7 +22,7 @@ class Tensor:
     """An array that remembers how it was computed.
 
     data: a number, a nested list or an array. Python floats become float32, arrays keep their dtype.
-    requires_grad: make it a leaf, whose gradient `grad` and `backward` give. TypeError unless the dtype is floating.
+    requires_grad: make it a leaf, whose gradient `grad` and `backward` give. TypeError unless the dtype is float32 or float64.
 
     >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -95,8 +95,8 @@ class Tensor:
     def requires_grad(self, value: bool) -> None:
         if self.node is not None and self.node.op is not None:
             raise ValueError(f"requires_grad of the result of {self.node.op.name} cannot be set; use .detach()")
-        if value and self.data.dtype.kind != "f":
-            raise TypeError(f"only floating-point Tensors have gradients, this one is {self.dtype}; see .astype")
+        if value and self.data.dtype.char not in "fd":
+            raise TypeError(f"only float32 and float64 Tensors have gradients, this one is {self.dtype}: convert with .astype")
         if value and self.node is None:
             self.node = Leaf(self.data.shape, self.data.dtype)
         elif not value:

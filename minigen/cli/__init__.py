@@ -1,7 +1,7 @@
 """The command line, thin: it parses, calls, prints. Start at `main`, and at `build_parser`, which has every command and option.
 
     runs       train, sample, evaluate: what is done with a run
-    lists      data, models, gradcheck, doctor: what is known here, and whether it is right
+    lists      data, models, kernels, check, gradcheck, doctor: what is known here, and whether it is right
     options    how options are made from the fields of configurations, and how arguments are refused
     printing   tables, complaints, and streams of any encoding
 
@@ -24,7 +24,7 @@ from ..autograd import backend
 from ..models import FAMILIES, MODELS
 from ..training.config import ConfigError, Diverged, RunConfig
 from ..training.files import FileError
-from .lists import check_command, data_command, doctor_command, gradcheck_command, models_command
+from .lists import check_command, data_command, doctor_command, gradcheck_command, kernels_command, models_command
 from .options import Parser, a_folder, a_name, add_train_options, value
 from .printing import complain, leave_streams, prepare_streams, sentence
 from .runs import classifier_command, compare_command, evaluate_command, sample_command, train_command
@@ -138,6 +138,9 @@ def build_parser() -> Parser:
     names = value(str, choices=data.DATASETS)
     show.add_argument("name", nargs="?", type=names, metavar="NAME", help="a data set (default: all)")
     command(models_command, "list the models, and what each can do")
+    kernels = command(kernels_command, "list the kernels, show the versions of one, or explain what it costs on a GPU")
+    kernels.add_argument("action", type=value(str, choices=("list", "show", "explain")), metavar="list|show|explain")
+    kernels.add_argument("name", nargs="?", metavar="NAME", help="a kernel, for show and explain")
     judged = command(check_command, "check a model, built in or your own, against analytic truths")
     judged.add_argument("subject", metavar="MODEL", help="a model or family, or your own class as my_module:MyModel")
     judged.add_argument("--only", metavar="TRUTH", help="one truth (default: all that apply)")

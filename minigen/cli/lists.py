@@ -1,9 +1,10 @@
-"""Commands that tell what is known here, and whether it is right: data, models, check, gradcheck, doctor. One function each."""
+"""Commands that tell what is known here, and whether it is right: data, models, kernels, checks, doctor. One function each."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 
 from .. import __version__, data
@@ -11,6 +12,7 @@ from ..autograd import backend
 from ..models import CAPABILITIES, MODELS
 from ..training import config as rules
 from ..training.config import ConfigError
+from .options import UsageError
 from .printing import table
 
 
@@ -87,6 +89,21 @@ def check_command(args: argparse.Namespace) -> int:
         raise ConfigError(f"no truth applies to {args.subject}: docs/truths.md tells what a class must have to be checked")
     print(f"{applied - failed} of {applied} truths hold")
     return 1 if failed else 0
+
+
+def kernels_command(args: argparse.Namespace) -> None:
+    """minigen kernels list | show NAME | explain NAME"""
+    from ..emulator import explain, listing
+
+    if (args.name is None) != (args.action == "list"):
+        raise UsageError(f"minigen kernels {args.action}: " + ("takes no name" if args.name else "needs the name of a kernel"))
+    if args.action == "list":
+        table(("kernel", "family", "on a GPU", "what it computes"), listing.rows())
+    elif args.name not in listing.load_all():
+        raise ConfigError(rules.unknown("kernel", args.name, listing.load_all()))
+    else:
+        width = shutil.get_terminal_size().columns
+        print(listing.show(args.name, width) if args.action == "show" else explain.explain(args.name))
 
 
 def gradcheck_command(args: argparse.Namespace) -> int:

@@ -39,7 +39,8 @@ def complain(error: BaseException) -> None:
         print(text if isinstance(error, UsageError) else f"minigen: {text}", file=sys.stderr, flush=True)
 
 
-SPELLED = {"±": "+/-", "≤": "<=", "≥": ">=", "…": "...", "–": "-", "—": "-", "−": "-", "²": "^2", "’": "'"}
+SPELLED = {"±": "+/-", "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt ", "α": "alpha", "²": "^2"}
+SPELLED |= {"…": "...", "–": "-", "—": "-", "−": "-", "’": "'"}
 
 
 def prepare_streams() -> None:

@@ -29,7 +29,10 @@ def train_command(args: argparse.Namespace) -> None:
         _refuse_changes(saved, given, options)
         anew = any(name in given for name in BUDGET)  # a new budget replaces the old one, whatever that was
         changes: dict[str, Any] = dict.fromkeys(BUDGET) if anew else {}
-        config = dataclasses.replace(saved, **changes | {name: given[name] for name in CHANGEABLE if name in given})
+        changes |= {name: given[name] for name in CHANGEABLE if name in given}
+        if "lr" in options:
+            changes["options"] = dataclasses.replace(saved.options, lr=options["lr"])
+        config = dataclasses.replace(saved, **changes)
     else:
         config = RunConfig(**given, options=kind(**options))
     run = train(config, folder, resume=args.resume, quiet=args.quiet)
@@ -47,7 +50,7 @@ def _given(args: argparse.Namespace, config: type) -> dict[str, Any]:
 
 
 def _refuse_changes(saved: RunConfig, given: dict[str, Any], options: dict[str, Any]) -> None:
-    """A resumed run continues as it was: only its budget and its number of threads may change."""
+    """A resumed run continues as it was: only its budget, its number of threads and its learning rate may change."""
     for values, config in ((given, saved), (options, saved.options)):
         for name, wanted in values.items():
             was = getattr(config, name, None)
@@ -69,6 +72,8 @@ def sample_command(args: argparse.Namespace) -> None:
     from ..training.quality import draw
 
     run = load_run(args.run)
+    for text in run.model.remarks():
+        print(text, flush=True)
     with looking_at(run) as model, say_when_compiling(Progress().say):
         samples = draw(model, args.n, Generator(args.seed))
     shown = samples[: IN_PICTURE[samples.ndim]]
@@ -84,7 +89,7 @@ def sample_command(args: argparse.Namespace) -> None:
 
 def evaluate_command(args: argparse.Namespace) -> None:
     """minigen evaluate RUN"""
-    from ..training.figures import count_active_units, estimate, has_active_units, likelihood, some
+    from ..training.figures import count_active_units, estimate, estimators, has_active_units, likelihood, mode_line, some
     from ..training.progress import Progress, say_when_compiling
     from ..training.quality import code_score
 
@@ -97,7 +102,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     x = some(run.test, args.n or len(run.test))[0]
     print(_summary(run), flush=True)
     with say_when_compiling(Progress().say):
-        own = run.model.estimators(args.k)
+        own = estimators(run.model, args.k)
         for name, log_prob in own.items():
             with _bar(len(x), name) as bar:
                 nll = estimate(run, x, name, log_prob, said=bar.update)
@@ -107,6 +112,12 @@ def evaluate_command(args: argparse.Namespace) -> None:
                 with _bar(len(x), f"k = {k}") as bar:
                     nll = likelihood(run, x, k, said=bar.update)
                 print(nll, flush=True)
+        if run.model.no_likelihood:
+            print(f"no likelihood: {run.model.no_likelihood}")
+        elif not own and "log_prob_bound" not in run.model.capabilities():
+            print(f"no likelihood: {run.config.model} gives {run.config.data} no probabilities that could be compared")
+        if line := mode_line(run):
+            print(line, flush=True)
         if has_active_units(run.model):
             print("active units: {} of {}".format(*count_active_units(run)))
         told = code_score(run)

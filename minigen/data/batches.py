@@ -42,6 +42,7 @@ class BatchOrder:
 
     @property
     def batches_per_epoch(self) -> int:
+        """How many whole batches the data give."""
         return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigen.data import cifar, digits, mnist, shapes
@@ -76,6 +76,7 @@ def _load_toy(name: str, split: str) -> Dataset:
 
 
 def _mnist_entry(name: str) -> Entry:
+    """One of the three, 28 x 28."""
     family = mnist.FAMILIES[name]
     return Entry(
         name,
@@ -87,6 +88,18 @@ def _mnist_entry(name: str) -> Entry:
         licence=family.licence,
         load_split=lambda split, cache: mnist.load_split(name, split, cache),
         where=lambda cache: mnist.where(name, cache),
+    )
+
+
+def _half_mnist_entry(name: str) -> Entry:
+    """The same, averaged to 14 x 14."""
+    return replace(
+        _mnist_entry(name),
+        name=f"{name}-14",
+        description=mnist.half_description(name),
+        shape=(mnist.SIDE // 2, mnist.SIDE // 2, 1),
+        levels=4 * 255 + 1,
+        load_split=lambda split, cache: mnist.load_half(name, split, cache),
     )
 
 
@@ -119,6 +132,7 @@ DATASETS: dict[str, Entry] = {
             where=lambda cache: digits.where(),
         ),
         *map(_mnist_entry, mnist.FAMILIES),
+        _half_mnist_entry("mnist"),
         Entry(
             "cifar10",
             "colour photographs of ten classes, 32 x 32",

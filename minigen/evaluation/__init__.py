@@ -7,6 +7,7 @@
     disentanglement    whether a code tells the factors of the data apart
 """
 
+from .ais import LogZ, ais_estimators, log_partition
 from .baselines import bernoulli_mixture, chow_liu_tree, histogram_bits_per_dim, independent_bernoulli
 from .classifier import LeNet, classify, features, train_classifier, weights_sha256
 from .disentanglement import mig
@@ -20,8 +21,10 @@ __all__ = [
     "FOR_POINTS",
     "NLL",
     "LeNet",
+    "LogZ",
     "Score",
     "active_units",
+    "ais_estimators",
     "bernoulli_mixture",
     "bound",
     "chow_liu_tree",
@@ -33,6 +36,7 @@ __all__ = [
     "histogram_bits_per_dim",
     "independent_bernoulli",
     "kid",
+    "log_partition",
     "mean_and_stderr",
     "median_distance",
     "mig",

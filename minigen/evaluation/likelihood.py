@@ -22,6 +22,7 @@ class NLL:
     """A negative log-likelihood, or an upper bound on it, in nats per sample.
 
     value, stderr: mean over n samples, and its standard error.     estimator: "exact ...", "ELBO", "IWAE-50", "AIS", ...
+        All but the exact ones are upper bounds; but AIS tends to be too low: its log Z is, on average.
     data: which samples, and how they were binarised or quantised.
     floor: entropy of the data in nats, if known.     baseline: (name, nats) of a trivial model.     dims: values per sample.
     levels: grey levels, where it is they that the model gives probabilities of: told in bits per dimension too.
@@ -49,10 +50,11 @@ class NLL:
 
     @property
     def bits_per_dim(self) -> float:
+        """The same in bits per dimension: nats / (dimensions · ln 2)."""
         return self.value / self.dims / math.log(2)
 
     def __str__(self) -> str:
-        sign = "" if self.estimator.startswith("exact") else "≤ "
+        sign = "" if self.estimator.startswith("exact") else "≈ " if self.estimator.startswith("AIS") else "≤ "
         digits = 2 if self.dims > 10 else 4  # points are told apart by thousandths of a nat
         text = f"NLL {sign}{self.value:.{digits}f} ± {self.stderr:.{digits}f} nats"
         if self.levels is not None:

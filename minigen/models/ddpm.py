@@ -93,7 +93,7 @@ class DDPM(Model):
 
     def time(self, t: float | np.ndarray, x: np.ndarray | Tensor) -> np.ndarray:
         """u = t/T for each sample, as the network wants it.     -> (N,)"""
-        return np.broadcast_to(np.asarray(t / self.schedule.T, x.dtype), (len(x),))
+        return np.broadcast_to(shaped(t / self.schedule.T, x).reshape(-1), (len(x),))
 
     # ---- one step back
 

@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from ..autograd import Tensor, ops
+from ..autograd.backend import on_gpu
 from ..nn import Conv2d, Module, Sequential, init
 from ..random import Generator
 from .flow import LOG_2PI, sum_values
@@ -27,7 +28,7 @@ class Uniform(Module):
     """u ~ U[0, 1).     sample(x, rng): x (N, H, W, C) levels -> u like x, log q(u|x) (N,) nats"""
 
     def sample(self, x: np.ndarray, rng: Generator) -> tuple[Tensor, Tensor]:
-        return Tensor(rng.uniform(x.shape, dtype=x.dtype)), Tensor(np.zeros(len(x), x.dtype))
+        return Tensor(rng.uniform(x.shape, dtype=x.dtype)), Tensor(np.zeros(len(x), x.dtype, like=x))
 
 
 class Variational(Module):
@@ -58,6 +59,8 @@ class Variational(Module):
 def grey_levels(x: np.ndarray, levels: int) -> np.ndarray:
     """Images in [0, 1] -> their levels 0 ... L-1, float32. Raises ValueError for images that do not have L levels."""
     k = np.rint(x * (levels - 1))
+    if on_gpu(x):
+        return k.astype(np.float32)  # not looked at: the device would have to be waited for
     if x.size and not (np.abs(k - x * (levels - 1)) < 1e-2).all():
         raise ValueError(f"images of other than {levels} grey levels: make the model with the right number (digits have 17)")
     if x.size and not (k.min() >= 0 and k.max() < levels):

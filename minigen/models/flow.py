@@ -136,10 +136,13 @@ class ActNorm(Bijection):
     def __init__(self, channels: int):
         self.log_scale, self.shift = (parameter(np.zeros(channels, np.float32)) for _ in range(2))
         self.started = Tensor(np.zeros((), np.float32))  # a buffer, so that a resumed run does not start again
+        self._seen = -1  # the version of `started` that was looked at
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training and not self.started.data:
-            self._start(x.data)
+        if self.training and self._seen != self.started.version[0]:  # look at it once only: a GPU would have to be waited for
+            if not self.started.data:
+                self._start(x.data)
+            self._seen = self.started.version[0]
         z = x * ops.exp(self.log_scale) + self.shift
         return z, positions(x) * self.log_scale.sum()
 
@@ -175,7 +178,7 @@ class InvertibleLinear(Bijection):
 
     def weight(self) -> Tensor:
         """W, (C, C)."""
-        eye = np.eye(len(self.sign), dtype=self.sign.dtype)
+        eye = np.eye(len(self.sign), dtype=self.sign.dtype, like=self.sign.data)
         diagonal = eye * (self.sign * ops.exp(self.log_diagonal))
         return self.permutation @ (ops.tril(self.lower, -1) + eye) @ (ops.triu(self.upper, 1) + diagonal)
 

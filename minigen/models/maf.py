@@ -68,12 +68,12 @@ class MaskedNetwork(Module):
     """MADE: output i sees the inputs before i only.     (N, D) -> (N, outputs D), all first outputs, then all second ones
 
     Every unit has a degree: input i has its place in the order, 1 ... D; a hidden unit of degree m may see the inputs 1 ... m,
-    and output i hidden units of degree < i   (MADE, eqs. 8, 9). Hidden degrees go round 1 ... D - 1 in turn.
+    and output i hidden units of degree < i   (MADE, eqs. 8, 9).
     """
 
     def __init__(self, d: int, hidden: int, outputs: int, reverse: bool, *, rng: Generator):
         places = np.arange(d, 0, -1) if reverse else np.arange(1, d + 1)  # (D,)
-        inner = np.arange(hidden) % (d - 1) + 1  # (H,)
+        inner = hidden_degrees(d, hidden)  # (H,)
         to_hidden, between = places[:, None] <= inner, inner[:, None] <= inner
         to_output = np.tile(inner[:, None] < places, outputs)  # (H, outputs D)         proved by: truth causal
         self.layers = [
@@ -86,6 +86,11 @@ class MaskedNetwork(Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+def hidden_degrees(d: int, hidden: int) -> np.ndarray:
+    """Degrees of the units of a hidden layer: 1 ... D - 1, as evenly as they go.     -> (hidden,) int, ascending"""
+    return np.linspace(1, d, hidden, endpoint=False).astype(int)
 
 
 @dataclass(frozen=True)

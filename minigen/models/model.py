@@ -11,8 +11,9 @@ and, where the model really has them, `log_prob` (exact), `log_prob_bound` (a lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -30,6 +31,10 @@ CAPABILITIES = {
     "energy": "unnormalised log-density",
     "score": "gradient of the log-density",
 }
+
+
+class Diverged(ArithmeticError):
+    """Training has left what can be mended by going on: a number is not finite, or a model's own guard was passed."""
 
 
 class Loss(NamedTuple):
@@ -67,6 +72,9 @@ class Model(Module):
     levels: int | None = None  # grey levels that it gives probabilities of; None: it sees points, or black and white
     notes: ClassVar[dict[str, str]] = {}  # what must be said of one of CAPABILITIES of this class, by its name
     classes: int = 0  # classes that the model is conditioned on; where there are any, train_step and loss get labels
+    no_likelihood: str | None = None  # why not even an estimate of log p can be had, in words; None where there is one
+    curves: Mapping[str, str] = MappingProxyType({})  # for such a model: terms to draw over the steps, with their names,
+    marks: Mapping[str, float] = MappingProxyType({})  # and values to compare them with, by name
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
         """Raw data (N, *data_shape) -> what the model sees. Training and evaluation both go through here."""
@@ -98,6 +106,10 @@ class Model(Module):
         k: how much work to put into an estimate that has a choice. A name that begins with "exact" is no bound.
         """
         return {}
+
+    def remarks(self) -> list[str]:
+        """What whoever trains it, or samples from it, should be told: a line each."""
+        return []
 
     @classmethod
     def capabilities(cls) -> list[str]:

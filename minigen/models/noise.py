@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.backend import beside
+
 PREDICTIONS = ("eps", "x0", "v")
 
 
@@ -129,7 +131,7 @@ class Schedule:
 
     def signal_and_noise(self, t: Any, like: Any) -> tuple[np.ndarray, np.ndarray]:
         """√ᾱ_t and √(1 - ᾱ_t), to be multiplied with (N, ...)."""
-        alpha_bar = self.alpha_bar[np.asarray(t)]
+        alpha_bar = beside(self.alpha_bar, t)[t]
         return shaped(np.sqrt(alpha_bar), like), shaped(np.sqrt(1 - alpha_bar), like)
 
     # ---- between the steps
@@ -166,5 +168,5 @@ def x0_and_eps(kind: str, output: Any, x: Any, a: Any, b: Any) -> tuple[Any, Any
 
 def shaped(values: Any, like: Any) -> np.ndarray:
     """One number for each sample, or one for all: (N,) -> (N, 1, ...) for x (N, ...), in x's dtype."""
-    values = np.asarray(values, like.dtype)
+    values = values.astype(like.dtype) if hasattr(values, "astype") else np.asarray(values, like.dtype)
     return values.reshape(values.shape + (1,) * (like.ndim - 1)) if values.ndim else values

@@ -34,7 +34,7 @@ def rational_quadratic(x: Tensor, raw: Tensor, bound: float, inverse: bool = Fal
 
     edges = np.cumsum((heights if inverse else widths).data[..., :-1], axis=-1) - bound  # (..., D, K-1)
     reached = x_in.data[..., None] >= edges
-    one = np.ones((*x.shape, 1), bool)
+    one = np.ones_like(x_in.data[..., None], dtype=bool)
     before = np.concatenate([reached, ~one], axis=-1).astype(x.dtype)  # (..., D, K): 1 for the bins left of x's
     at = np.concatenate([one, reached], axis=-1).astype(x.dtype) - before  # 1 for the bin of x
     w, h = (widths * at).sum(axis=-1), (heights * at).sum(axis=-1)  # (..., D), as is everything below

@@ -95,6 +95,6 @@ class AttentionBlock(Module):
 def time_embedding(u: np.ndarray, size: int) -> np.ndarray:
     """sin and cos of 1000 u at frequencies from 1 down to 1/10,000.   (N,) -> (N, size), size even  (Vaswani 2017, sec. 3.5)"""
     half = size // 2
-    frequencies = np.exp(-math.log(10_000) * np.arange(half) / half)
-    angle = 1000 * np.asarray(u, np.float64)[:, None] * frequencies  # (N, size/2)
+    frequencies = np.exp(-math.log(10_000) * np.arange(half, like=u) / half)
+    angle = 1000 * u.astype(np.float64)[:, None] * frequencies  # (N, size/2)
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(u.dtype)

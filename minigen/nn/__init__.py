@@ -6,6 +6,7 @@ from .convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .layers import Dropout, Embedding, Linear, Sequential, parameter
 from .module import Module
 from .normalisation import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from .spectral_norm import SpectralConv2d, SpectralLinear, SpectralNorm
 
 __all__ = [
     "BatchNorm",
@@ -22,6 +23,9 @@ __all__ = [
     "Module",
     "MultiHeadAttention",
     "Sequential",
+    "SpectralConv2d",
+    "SpectralLinear",
+    "SpectralNorm",
     "init",
     "parameter",
 ]

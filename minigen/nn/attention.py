@@ -25,6 +25,10 @@ class MultiHeadAttention(Module):
         self.num_heads, self.is_causal = num_heads, is_causal
 
     def forward(self, x: Tensor, attn_mask: Any = None) -> Tensor:
+        """x: (N, L, dim)  ->  (N, L, dim).     attn_mask: (..., L, L), as in `ops.scaled_dot_product_attention`.
+
+        Raises ValueError or TypeError for a mask that does not fit.
+        """
         n, length, dim = x.shape
         qkv = self.qkv(x).reshape(n, length, 3, self.num_heads, dim // self.num_heads)  # (N, L, 3, heads, d)
         q, k, v = (ops.permute_dims(qkv[:, :, i], (0, 2, 1, 3)) for i in range(3))  # (N, heads, L, d) each

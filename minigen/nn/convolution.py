@@ -47,6 +47,7 @@ class Conv2d(Module):
         self.options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, H, W, in_channels)  ->  (N, H', W', out_channels). Raises ValueError for other channels, or too few pixels."""
         return type(self).op(x, self.weight, self.bias, **self.options)
 
     def extra_repr(self) -> str:
@@ -94,6 +95,7 @@ class ConvTranspose2d(Module):
         self.options["output_padding"] = output_padding
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, H, W, in_channels)  ->  (N, H', W', out_channels). Raises ValueError for other channels."""
         return type(self).op(x, self.weight, self.bias, **self.options)
 
     def extra_repr(self) -> str:

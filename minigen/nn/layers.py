@@ -38,6 +38,7 @@ class Linear(Module):
         self.activation, self.negative_slope = activation, negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (..., in_features)  ->  (..., out_features). Raises ValueError for another last axis."""
         return ops.linear(x, self.weight, self.bias, self.activation, self.negative_slope)
 
     def extra_repr(self) -> str:
@@ -76,6 +77,10 @@ class Embedding(Module):
         self.weight = parameter(rng.normal((num_embeddings, embedding_dim)))
 
     def forward(self, indices: Any) -> Tensor:
+        """indices: (...) integers  ->  (..., embedding_dim).
+
+        Raises TypeError for others than integers, IndexError outside [0, num_embeddings).
+        """
         return ops.embedding(indices, self.weight)
 
 
@@ -91,6 +96,7 @@ class Dropout(Module):
         self.p, self.rng = p, rng
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (...)  ->  the same shape; x itself unless `training`."""
         return ops.dropout(x, self.p, self.rng, training=self.training)
 
     def extra_repr(self) -> str:
@@ -104,6 +110,7 @@ class Sequential(Module):
         self.layers = list(layers)
 
     def forward(self, x: Any) -> Any:
+        """x: what the first layer takes  ->  what the last one gives; x itself if there are no layers."""
         for layer in self.layers:
             x = layer(x)
         return x

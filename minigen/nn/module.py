@@ -29,6 +29,7 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes when it is called: subclasses say. Raises TypeError for one that has not been told."""
         raise TypeError(f"{type(self).__name__} has no forward(): define it, or call the method you mean")
 
     # ---- what it holds
@@ -42,9 +43,11 @@ class Module:
         return ((name, leaf) for name, leaf in _leaves(self) if isinstance(leaf, Tensor))
 
     def named_generators(self) -> Iterator[tuple[str, Generator]]:
+        """(name, Generator) of every generator that the module holds: they are part of its state."""
         return ((name, leaf) for name, leaf in _leaves(self) if isinstance(leaf, Generator))
 
     def parameters(self) -> list[Tensor]:
+        """The Tensors of `named_parameters`, in its order."""
         return [t for _, t in self.named_parameters()]
 
     def modules(self) -> Iterator[Module]:
@@ -53,6 +56,7 @@ class Module:
         yield from (leaf for _, leaf in _leaves(self) if isinstance(leaf, Module))
 
     def num_parameters(self) -> int:
+        """How many numbers there are to learn."""
         return sum(p.size for p in self.parameters())
 
     # ---- modes

@@ -43,6 +43,10 @@ class BatchNorm(Module):
         self.eps, self.momentum, self.activation, self.negative_slope = eps, momentum, activation, negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, ..., num_features)  ->  the same shape; in training the running statistics are updated.
+
+        Raises ValueError for other features, or in training for a single number per channel.
+        """
         return ops.batch_norm(
             x,
             self.running_mean.data,
@@ -69,6 +73,7 @@ class LayerNorm(Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (..., *normalized_shape)  ->  the same shape. Raises ValueError for another ending."""
         return ops.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
 
 
@@ -93,6 +98,7 @@ class GroupNorm(Module):
         self.num_groups, self.eps, self.activation, self.negative_slope = num_groups, eps, activation, negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, ..., num_channels)  ->  the same shape. Raises ValueError for other channels."""
         return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.activation, self.negative_slope)
 
     def extra_repr(self) -> str:
@@ -107,6 +113,7 @@ class InstanceNorm(Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, ..., num_features)  ->  the same shape. Raises ValueError for other features, or a single position."""
         return ops.instance_norm(x, self.weight, self.bias, self.eps)
 
 

@@ -147,6 +147,7 @@ class Checkpoints:
         self._good: dict[Path, tuple[int, ...]] = {}  # files known to verify, and `_identity` when they did
 
     def path(self, step: int) -> Path:
+        """The file of the checkpoint of a step."""
         return self.folder / f"step-{step:08d}.ckpt"
 
     def steps(self) -> list[int]:
@@ -177,6 +178,13 @@ class Checkpoints:
         self._good[path] = _identity(path)
         self._prune()
         return path
+
+    def delete(self, step: int) -> None:
+        """Remove the checkpoint of `step`, which turned out to be of no use. Raises CheckpointError."""
+        path = self.path(step)
+        with explained(path, "this checkpoint cannot be deleted", CheckpointError):
+            os.unlink(path)
+        self._good.pop(path, None)
 
     def latest(self) -> Latest:
         """The newest checkpoint that verifies, with the errors of the newer ones that do not, newest first.

@@ -71,6 +71,7 @@ class Comparison:
 
     @property
     def points(self) -> bool:
+        """Whether the data are points in the plane; else they are images."""
         return DATASETS[self.data].levels is None
 
     @property

@@ -18,30 +18,26 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .. import data
-from ..autograd import backend
-from ..models import MODELS, ModelConfig
+from ..autograd.backend import BACKENDS, DEVICES
+from ..models import MODELS, Diverged, ModelConfig
 from ..models.model import option
 from . import files
 
 BUDGET = ("steps", "epochs", "minutes")  # at most one of them is given
-CHANGEABLE = (*BUDGET, "threads")  # what a resumed run may have otherwise
+CHANGEABLE = (*BUDGET, "threads", "lr")  # what a resumed run may have otherwise; a new lr is for one that has diverged
 
 
 class ConfigError(ValueError):
     """What was asked for cannot be done. One line: what it is, why not, and the way out."""
 
 
-class Diverged(ArithmeticError):
-    """Training gave a NaN or an infinity: there is nothing to go on with."""
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """What a run is: `options` are the model's own (None: its defaults), the rest every run has.
 
-    steps, epochs, minutes: when to stop, at most one of them; without any, the model's own number of steps counts. Minutes
-    are of processor time in training steps, without the compilation of kernels: a budget means the same on a busy machine,
-    and on one that has never run this before.
+    steps, epochs, minutes: when to stop, at most one of them; without any, the model's own number of steps counts, which is
+    `options.steps` (so in config.json `steps` is null unless it was asked for). Minutes are of processor time in training
+    steps, without the compilation of kernels: a budget means the same on a busy machine, and on one that has never run this.
     threads: CPU threads, None for all. The results do not depend on it, bit for bit.
 
     Raises ConfigError, naming the field, for a value that is not allowed.
@@ -55,8 +51,8 @@ class RunConfig:
     minutes: float | None = option(None, "stop after X minutes of processor time", low=0.001)
     seed: int = option(0, "seed of everything random", low=0, high=2**63 - 1)
     threads: int | None = option(None, "CPU threads; the results do not depend on it", low=1)
-    backend: str = option("numba", "kernels to use: numba, or numpy to read along", choices=tuple(backend.BACKENDS))
-    device: str = option("cpu", "where to compute: cpu or cuda", choices=("cpu", "cuda"))
+    backend: str = option("numba", "kernels to use: numba, or numpy to read along", choices=tuple(BACKENDS))
+    device: str = option("cpu", "where to train: cpu, cuda, or cuda-emu, a GPU emulated by the CPU", choices=DEVICES)
     checkpoint_every: int = option(500, "save after every N steps", low=1)
     evaluate_every: int = option(500, "evaluate and draw figures after every N steps", low=1)
     log_every: int = option(20, "write a line of metrics after every N steps", low=1)
@@ -77,7 +73,14 @@ class RunConfig:
             raise ConfigError(f"a run has one budget, not {' and '.join(given)}: leave out all but one")
 
     def to_json(self) -> dict[str, Any]:
+        """All settings by name, as config.json holds them; the options of the model are a dict of their own."""
         return dataclasses.asdict(self)
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that may not change when a run is resumed, those of the model as `options.name`."""
+        values = self.to_json()
+        options = {f"options.{name}": value for name, value in values.pop("options").items() if name not in CHANGEABLE}
+        return {name: value for name, value in values.items() if name not in CHANGEABLE} | options
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
@@ -105,12 +108,11 @@ def read_config(folder: Path) -> RunConfig:
         raise files.FileError(path, f"not the configuration of a run: {error}", remedy) from error
 
 
-def require_finite(numbers: Mapping[str, float], step: int, config: RunConfig) -> None:
+def require_finite(numbers: Mapping[str, float], step: int) -> None:
     """Raise Diverged for a number that is not finite."""
     for name, value in numbers.items():
         if not math.isfinite(value):
-            lr = config.options.lr
-            raise Diverged(f"step {step}: {name} is {value}: training has diverged; start a new run with a --lr below {lr:g}")
+            raise Diverged(f"step {step}: {name} is {value}: training has diverged")
 
 
 # ---- what a field may hold

@@ -16,8 +16,17 @@ import numpy as np
 
 from .. import plots
 from ..autograd import no_grad
-from ..data import Dataset, quantize
-from ..evaluation import NLL, active_units, bound, histogram_bits_per_dim, independent_bernoulli, mean_and_stderr
+from ..data import TOYS, Dataset, quantize
+from ..evaluation import (
+    NLL,
+    active_units,
+    ais_estimators,
+    bound,
+    histogram_bits_per_dim,
+    independent_bernoulli,
+    mean_and_stderr,
+)
+from ..evaluation.modes import SAMPLES, ModeReport, count_modes, spread
 from ..random import Generator
 from . import files
 
@@ -33,14 +42,30 @@ def scores(run: Any) -> dict[str, float]:
     with looking_at(run) as model:
         if hasattr(model, "elbo"):
             found["test_elbo"] = mean_and_stderr(_bounds(run, some(run.test, HELD_OUT)[0], 1))[0]
-        elif own := model.estimators(QUICK):
+        elif own := estimators(model, QUICK):
             name, log_prob = list(own.items())[-1]  # the cheapest
-            found["test_log_prob" if name.startswith("exact") else "test_bound"] = mean_and_stderr(
-                _estimates(run, some(run.test, HELD_OUT)[0], log_prob)
-            )[0]
+            kind = "log_prob" if name.startswith("exact") else "estimate" if name.startswith("AIS") else "bound"
+            found[f"test_{kind}"] = mean_and_stderr(_estimates(run, some(run.test, HELD_OUT)[0], log_prob))[0]
+    if run.model.no_likelihood and (report := mode_report(run, run.evaluation_rng())) is not None:
+        found |= {"high_quality_share": report.share, "modes_hit": float(report.hit), "reverse_kl": report.reverse_kl}
     if has_active_units(run.model):
         found["active_units"] = float(count_active_units(run)[0])
     return found
+
+
+def mode_report(run: Any, rng: Generator) -> ModeReport | None:
+    """How samples of the model meet the modes of its data; None where there are none that are known."""
+    toy = TOYS.get(run.config.data)
+    if toy is None or toy.modes is None or toy.sigma is None:
+        return None
+    with looking_at(run) as model:
+        return count_modes(model.sample(SAMPLES, rng), toy.modes, toy.sigma)
+
+
+def mode_line(run: Any, times: int = 5) -> str | None:
+    """The same for several sets of samples, with their spread, to be printed. Runs with other seeds differ by more."""
+    reports = [report for rng in run.evaluation_rng().split(times) if (report := mode_report(run, rng)) is not None]
+    return spread(reports, "sets of samples") if reports else None
 
 
 def draw(run: Any, folder: Path) -> None:
@@ -62,16 +87,24 @@ def likelihood(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lam
     return _judged(run, x, "ELBO" if k == 1 else f"IWAE-{k}", values)
 
 
+def estimators(model: Any, k: int) -> dict[str, Callable]:
+    """How log p of this model can be estimated: by its own means (Model.estimators), or by AIS where it has a path for it."""
+    return model.estimators(k) or ais_estimators(model, k)
+
+
 def estimate(run: Any, x: np.ndarray, name: str, log_prob: Callable, said: Callable[[int], Any] = lambda n: None) -> NLL:
-    """The likelihood of raw data x by one of the model's own estimators (Model.estimators), beside its floor or baseline."""
+    """The likelihood of raw data x by one of `estimators`, beside its floor or baseline."""
     with looking_at(run):
         values = _estimates(run, x, log_prob, said)
-    return _judged(run, x, name, values)
+    detail = getattr(log_prob, "detail", "")  # what only the finished estimate can tell
+    shared = getattr(log_prob, "shared_stderr", 0.0)
+    return _judged(run, x, f"{name}, {detail}" if detail else name, values, shared)
 
 
-def _judged(run: Any, x: np.ndarray, estimator: str, values: np.ndarray) -> NLL:
-    """log p of raw data x, (N,) nats, beside the floor or the baseline."""
+def _judged(run: Any, x: np.ndarray, estimator: str, values: np.ndarray, shared_stderr: float = 0.0) -> NLL:
+    """log p of raw data x, (N,) nats, beside the floor or the baseline.     shared_stderr: of all of them together"""
     value, stderr = mean_and_stderr(-values)
+    stderr = math.hypot(stderr, shared_stderr)
     seen, compared = ("", None) if x.ndim == 2 else baseline(run, x)
     data, dims = f"{run.test.name} test{seen}", math.prod(x.shape[1:])
     floor, levels = run.test.entropy, run.model.levels
@@ -113,13 +146,9 @@ def chosen(dataset: Dataset, n: int) -> np.ndarray:
 
 @contextmanager
 def looking_at(run: Any) -> Iterator[Any]:
-    """The model of a run, in evaluation mode and with its averaged parameters."""
-    run.model.eval()
-    try:
-        with run.averaged():
-            yield run.model
-    finally:
-        run.model.train()
+    """The model of a run, in evaluation mode, with its averaged parameters, and on the CPU; `run.model` is that one inside."""
+    with run.looked_at() as model:
+        yield model
 
 
 def _bounds(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lambda n: None) -> np.ndarray:
@@ -169,6 +198,22 @@ def _reconstructions(run: Any, folder: Path) -> bytes | None:
     return plots.image_rows(rows, _title(run, "test images"))
 
 
+def _completions(run: Any, folder: Path, columns: int = 12) -> bytes | None:
+    """Upper halves of test images, and several ways in which the model goes on."""
+    if not hasattr(run.model, "complete"):
+        return None
+    originals, labels = some(run.test, columns)
+    known = np.zeros(originals.shape[1:3], bool)
+    known[: len(known) // 2] = True
+    rng, y = run.evaluation_rng(), labels if run.model.classes else None
+    seen = run.model.complete(originals, np.ones_like(known), rng, y)  # every pixel known: the data as the model sees them
+    rows = {"data": seen, "given": np.where(known[..., None], seen, np.float32(0))}
+    again = np.tile(seen, (3, 1, 1, 1))
+    drawn = run.model.complete(again, known, rng, None if y is None else np.tile(y, 3))
+    rows |= {f"drawn {i + 1}": part for i, part in enumerate(np.split(drawn, 3))}
+    return plots.image_rows(rows, _title(run, "lower halves drawn, given the upper ones"))
+
+
 def _latent(run: Any, folder: Path) -> bytes | None:
     """Codes of test data along their two directions of largest variance."""
     if not hasattr(run.model, "encode"):
@@ -194,9 +239,11 @@ def _traversal(run: Any, folder: Path, side: int = 11) -> bytes | None:
 
 
 def _curves(run: Any, folder: Path) -> bytes | None:
-    """The bound over the steps, in training and on held-out data, with the floor or the baseline drawn in."""
-    path = folder / "metrics.jsonl"
-    lines = files.read_lines(path) if path.exists() else []
+    """The bound over the steps, in training and on held-out data, with the floor or the baseline drawn in.
+
+    For a model without a likelihood the terms that it names itself.
+    """
+    lines = _metrics(folder)
     names = {
         "elbo": "training ELBO",
         "bound": "training bound",
@@ -204,28 +251,51 @@ def _curves(run: Any, folder: Path) -> bytes | None:
         "test_elbo": "held-out ELBO",
         "test_log_prob": "held-out log-likelihood",
         "test_bound": "held-out bound",
+        "test_estimate": "held-out estimate",
     }
-    series: dict[str, Any] = {}
-    for key, name in names.items():
-        points = [(line["step"], line[key]) for line in lines if key in line]
-        if points:
-            series[name] = tuple(zip(*points, strict=True))
+    title, model = f"{run.config.model} on {run.config.data}", run.model
+    series = _series(lines, model.curves if model.no_likelihood else names)
+    if series and model.no_likelihood:
+        return plots.curves(series, title, ylabel="loss", lines=model.marks)
     marks = {}
     if run.test.entropy is not None:
         marks["best possible: minus the entropy of the data"] = -run.test.entropy
     if run.test.x.ndim == 4:
         name, nats = baseline(run, some(run.test, HELD_OUT)[0])[1]
         marks[f"{name}, to be beaten"] = -nats
-    title = f"{run.config.model} on {run.config.data}"
     return plots.curves(series, title, ylabel="nats per sample", lines=marks) if series else None
+
+
+def _energies(run: Any, folder: Path) -> bytes | None:
+    """The energies of data and of the model's own chains over the steps: they stay together where the chains follow."""
+    series = _series(_metrics(folder), {"energy_data": "data", "energy_chains": "chains of the model"})
+    title = f"{run.config.model} on {run.config.data}: mean energies in training"
+    return plots.curves(series, title, ylabel="energy, nats") if series else None
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    return files.read_lines(path) if path.exists() else []
+
+
+def _series(lines: list[dict[str, Any]], names: dict[str, str]) -> dict[str, Any]:
+    """Those of the named values that there are: by what they are called in a legend, (steps, values)."""
+    series: dict[str, Any] = {}
+    for key, name in names.items():
+        points = [(line["step"], line[key]) for line in lines if key in line]
+        if points:
+            series[name] = tuple(zip(*points, strict=True))
+    return series
 
 
 FIGURES: dict[str, Callable[[Any, Path], bytes | None]] = {
     "samples": _samples,
     "reconstructions": _reconstructions,
+    "completions": _completions,
     "latent": _latent,
     "traversal": _traversal,
     "curves": _curves,
+    "energies": _energies,
 }
 
 

@@ -188,7 +188,7 @@ def append_line(path: str | os.PathLike[str], value: Any) -> None:
     """Add `value` as one line of JSON. A torn last line, from a process killed while writing, is cut off first.
 
     A failure leaves the complete lines that were there. NaN and infinities are refused: JSON has none. There is no
-    fsync: a power cut may take the last lines, a checkpoint it may not.
+    fsync: a power cut may take the last lines, a checkpoint it may not. Raises FileError where it cannot be done.
     """
     line = _json_bytes(path, value, indent=None)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -222,7 +222,10 @@ def _end_of_lines(file: int) -> int:
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[Any]:
-    """The values of a file of JSON lines. A torn last line is left out, as `append_line` would cut it off."""
+    """The values of a file of JSON lines. A torn last line is left out, as `append_line` would cut it off.
+
+    Raises FileError for a file that cannot be read, or that holds something else.
+    """
     values: list[Any] = []
     with explained(path, "cannot be read"), open_regular(path) as file:
         while (line := file.readline(MAX_JSON + 1)).endswith(b"\n"):

@@ -75,15 +75,19 @@ class Progress:
     def _look(self) -> None:
         rest = "".join(f"  {text}" for text in (self._speed(), self._left()) if text)
         if self.bar is None:
-            self.say(f"step {self.run.step}/{self._total()}  {_nats(self.terms)}{rest}")
+            self.say(f"step {self.run.step}/{self._total()}  {self._told()}{rest}")
         else:
             self.bar.n, self.bar.total = self.run.step, self._total()
-            self.bar.set_postfix_str(_nats(self.terms, 1) + rest)  # this draws it
+            self.bar.set_postfix_str(self._told(1) + rest)  # this draws it
+
+    def _told(self, count: int | None = None) -> str:
+        return _in_words(self.terms, self.run.model.no_likelihood is None, count)
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
-        """An evaluation has been made."""
+        """An evaluation has been made. There may be nothing that can be told in numbers: say nothing then."""
         texts = (f"{name} {f'{value:.2f}'.removesuffix('.00')}" for name, value in scores.items())
-        self.say(f"step {step}  " + "  ".join(texts))
+        if scores:
+            self.say(f"step {step}  " + "  ".join(texts))
 
     def lap(self) -> float:
         """Samples per second in training steps since the last lap, or in that one; 0.0 before any was timed."""
@@ -113,12 +117,12 @@ class Progress:
         return f"{hours}:{minutes:02d}:{seconds % 60:02d} left" if hours else f"{minutes}:{seconds % 60:02d} left"
 
 
-def _nats(terms: dict[str, float], count: int | None = None) -> str:
-    """The first `count` terms in words, in nats, without the total loss where others explain it."""
+def _in_words(terms: dict[str, float], in_nats: bool, count: int | None = None) -> str:
+    """The first `count` terms in words, with their unit if it is nats, without the total loss where others explain it."""
     shown = [(name, value) for name, value in terms.items() if name != "loss" or len(terms) == 1][:count]
     nats = [f"{name} {value:.2f}" for name, value in shown if name not in OTHER_UNITS]
     others = [f"{name} {value:.3f}" for name, value in shown if name in OTHER_UNITS]
-    unit = " nats" if nats and len(terms) > 1 else ""  # a loss that nothing explains may be a mean square
+    unit = " nats" if in_nats and nats and len(terms) > 1 else ""  # a loss that nothing explains may be a mean square
     return "  ".join([*(["  ".join(nats) + unit] if nats else []), *others])
 
 

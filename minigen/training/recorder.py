@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..models import Diverged
 from . import figures, files
 from .checkpoint import CheckpointError, Checkpoints
 from .config import require_finite
@@ -72,7 +73,7 @@ class Recorder:
         try:
             self._duties()
         except (OSError, files.FileError):
-            with suppress(CheckpointError):  # the first failure is the one to report
+            with suppress(CheckpointError, Diverged):  # the first failure is the one to report
                 self.save()
             raise
         if self.run.step % self.run.config.checkpoint_every == 0:
@@ -98,9 +99,11 @@ class Recorder:
             figures.draw(self.run, self.folder)
 
     def save(self) -> None:
-        """A checkpoint of the state as it is, unless there is one."""
+        """A checkpoint of the state as it is, unless there is one. Raises Diverged rather than save what cannot go on."""
         if self.saved != self.run.step:
-            self.checkpoints.save(self.run.step, self.run.state(), {"minigen": __version__})
+            state = self.run.state()
+            _require_sound(state["model"], self.run.step)
+            self.checkpoints.save(self.run.step, state, {"minigen": __version__})
             self.saved = self.run.step
 
     def _write_means(self) -> None:
@@ -109,9 +112,16 @@ class Recorder:
 
     def _write_scores(self) -> None:
         scores = figures.scores(self.run)
-        require_finite(scores, self.run.step, self.run.config)
+        require_finite(scores, self.run.step)
         files.append_line(self.metrics, {"step": self.run.step, **scores})
         self.progress.scores(self.run.step, scores)
+
+
+def _require_sound(arrays: dict[str, np.ndarray], step: int) -> None:
+    """Raise Diverged for a NaN or an infinity, which a last update may have put into a model whose loss was still finite."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Diverged(f"step {step}: {name} is no longer finite: training has diverged")
 
 
 def environment(run: Any) -> dict[str, Any]:

@@ -32,10 +32,11 @@ from typing import Any
 from ..autograd import backend
 from ..data import DATASETS, BatchOrder, Dataset
 from ..data import load as load_data
-from ..models import MODELS, Model, ModelConfig
+from ..models import MODELS, Diverged, Model, ModelConfig
 from ..optim import EMA
 from ..random import Generator
 from . import files
+from .batches import Batches
 from .checkpoint import CheckpointError, Checkpoints, Latest, require_same
 from .config import ConfigError, RunConfig, read_config, require_finite
 from .progress import Progress, say_when_compiling
@@ -56,21 +57,40 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
     with _interruption(quiet) as stop, progress, say_when_compiling(progress.say):
         run, checkpoints, news = _resumed(config, folder) if resume else _begun(config, folder)
         recorder = Recorder(run, folder, checkpoints, progress)
-        for text in news:
+        for text in (*news, *run.model.remarks()):
             progress.say(text)
         recorder.start()
         progress.start(run)
         stop.patient = True
-        while run.spent < 1 and not stop.signal:
-            start = time.perf_counter()
-            terms = run.advance()
-            progress.update(terms, time.perf_counter() - start)
-            recorder.after_step()
-        recorder.save()
+        with _rolled_back(run, checkpoints):
+            while run.spent < 1 and not stop.signal:
+                start = time.perf_counter()
+                terms = run.advance()
+                progress.update(terms, time.perf_counter() - start)
+                recorder.after_step()
+            recorder.save()
         stop.news = f"interrupted: saved step {run.step} in {folder}; continue with --resume"
         if not stop.signal:
-            recorder.finish()
+            with _rolled_back(run, checkpoints):
+                recorder.finish()
     return run
+
+
+@contextmanager
+def _rolled_back(run: Run, checkpoints: Checkpoints) -> Iterator[None]:
+    """Inside this block, a divergence takes the run back to its last good checkpoint, and says how to go on from there.
+
+    A checkpoint is good if the step after it was: one that the next step failed at is deleted.
+    """
+    try:
+        yield
+    except Diverged as error:
+        if run.step in checkpoints.steps():
+            checkpoints.delete(run.step)
+        steps = checkpoints.steps()
+        where = f"its last good checkpoint, step {steps[-1]}" if steps else "its beginning, for there is no good checkpoint"
+        way = f"the run is back at {where}: go on with --resume --lr {run.config.options.lr / 2:g}, or less"
+        raise Diverged(f"{error}; {way}") from error
 
 
 def load_run(folder: Path) -> Run:
@@ -82,7 +102,7 @@ def load_run(folder: Path) -> Run:
     latest = Checkpoints(folder / "checkpoints").latest()
     _warn(latest)
     backend.set_backend(config.backend)
-    run = Run(config)
+    run = Run(dataclasses.replace(config, device="cpu"))  # whatever it was trained on
     run.restore_model(latest)
     return run
 
@@ -95,18 +115,14 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, load: bool = False):
-        if config.device != "cpu":
-            problem = backend.cuda_problem() or "this version trains on the CPU only: leave out --device"
-            raise backend.DeviceError(f"--device {config.device} cannot be used: {problem}")
         self.config = config
+        self.device = backend.use_device(config.device)
         if load:
             _ = self.data, self.test
-        shape = DATASETS[config.data].shape
         weights, self._order_rng, self.rng = Generator(config.seed).split(3)
-        try:
-            self.model: Model = MODELS[config.model].build(shape, _with_levels(config), weights)
-        except ValueError as error:
-            raise ConfigError(f"{config.model} on {config.data}: {error}") from error
+        self.model = _built(config, weights)
+        self.model.to(self.device)
+        self.rng.device = self.device
         self.optimizers = self.model.optimizers()
         first = next(iter(self.optimizers.values()))
         self.ema = EMA(first.flat, config.options.ema) if config.options.ema else None
@@ -134,19 +150,26 @@ class Run:
         """Which samples come when."""
         return BatchOrder(len(self.data), self.config.options.batch_size, self._order_rng)
 
+    @cached_property
+    def batches(self) -> Batches:
+        """The training samples, in that order, on the device of the run."""
+        return Batches(self.data, self.order, self.device, labelled=bool(self.model.classes))
+
     def advance(self) -> dict[str, float]:
-        """One training step. Returns the terms that the model reports. Raises Diverged for one that is not finite."""
+        """One training step. Returns the terms that the model reports. Raises Diverged, also for one that is not finite."""
         from ..autograd.kernels import jit
 
         start, compiled = time.process_time(), jit.compiling_seconds()  # what is compiled once is no part of a budget
-        chosen = next(self.order)
-        labels = {"y": self.data.y[chosen]} if self.model.classes and self.data.y is not None else {}
-        terms = self.model.train_step(self.data.x[chosen], self.rng, self.optimizers, **labels)
+        x, labels = self.batches()
+        try:
+            terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
+        except Diverged as error:
+            raise Diverged(f"step {self.step + 1}: {error}") from error
+        require_finite(terms, self.step + 1)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
         self.cpu_seconds += time.process_time() - start - (jit.compiling_seconds() - compiled)
-        require_finite(terms, self.step, self.config)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
@@ -177,12 +200,30 @@ class Run:
         """`with run.averaged():` the model has its averaged parameters, where the run keeps an average."""
         return self.ema.applied() if self.ema is not None else nullcontext()
 
+    @contextmanager
+    def looked_at(self) -> Iterator[Model]:
+        """The model in evaluation mode, with its averaged parameters, on the CPU: a copy of it, if the run trains on a GPU."""
+        model = self.model
+        model.eval()
+        try:
+            with self.averaged():
+                if self.device != "cpu":
+                    self.model = _built(self.config, Generator(0))
+                    self.model.load_state_dict(model.state_dict())
+                    self.model.eval()
+                yield self.model
+        finally:
+            self.model = model
+            model.train()
+
     def evaluation_rng(self) -> Generator:
         """A generator for looking at the model at this step, independent of those that training uses."""
         return Generator(self.config.seed << 64 | self.step + 1)
 
     def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as a checkpoint holds it: `restore` takes it over."""
         return {
+            "config": self.config.fixed(),
             "model": self.model.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -210,10 +251,20 @@ class Run:
         """Take over what looking at the model needs: parameters and their average."""
         with _fitting(latest):
             require_same(latest.state["model"], self.model.state_dict(), latest.path)
+            _require_config(latest, self.config)
             self.model.load_state_dict(latest.state["model"])
             if self.ema is not None:
                 self.ema.load_state_dict(latest.state["ema"])
             self.step, self.cpu_seconds = latest.step, latest.state["cpu_seconds"]
+
+
+def _require_config(latest: Latest, config: RunConfig) -> None:
+    """Raise CheckpointError if the checkpoint was written under another configuration than that of config.json."""
+    saved = latest.state["config"]
+    for name, value in config.fixed().items():
+        if name in saved and saved[name] != value:
+            reason = f"it was written with {name} = {saved[name]!r}, and config.json says {value!r}"
+            raise CheckpointError(latest.path, reason, "undo the change in config.json, or start a new run with --out")
 
 
 @contextmanager
@@ -224,6 +275,14 @@ def _fitting(latest: Latest) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"it does not fit this run: {type(error).__name__}: {error}"
         raise CheckpointError(latest.path, reason, "delete it if it came from elsewhere, or start a new run") from error
+
+
+def _built(config: RunConfig, rng: Generator) -> Model:
+    """A new model. Raises ConfigError where it does not go with the data."""
+    try:
+        return MODELS[config.model].build(DATASETS[config.data].shape, _with_levels(config), rng)
+    except ValueError as error:
+        raise ConfigError(f"{config.model} on {config.data}: {error}") from error
 
 
 def _with_levels(config: RunConfig) -> ModelConfig:
@@ -268,7 +327,10 @@ def _resumed(config: RunConfig, folder: Path) -> tuple[Run, Checkpoints, list[st
     if run.last_step is not None and run.step > run.last_step:
         raise ConfigError(f"the run in {folder} is at step {run.step} already, beyond {run.last_step}: give it a larger budget")
     done = "; it is complete: for more, give it a larger budget" if run.spent >= 1 else ""
-    return run, checkpoints, [f"resuming {folder} at step {run.step}{done}"]
+    news, before = [f"resuming {folder} at step {run.step}{done}"], read_config(folder).options.lr
+    if config.options.lr != before:
+        news.append(f"learning rate {config.options.lr:g} from here on, {before:g} so far")
+    return run, checkpoints, news
 
 
 def _warn(latest: Latest) -> None:

@@ -5,13 +5,15 @@
 
 Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them, and finds the class that a name means.
 
-    vae, ddpm, density                     checks of a class, and the rows that say what it must have to be checked
-    linear, diffusion, flow, gradients     the closed forms and tools that they rest on
+    vae, ddpm, density, gan     checks of a class, and the rows that say what it must have to be checked
+    linear, diffusion, energy, flow, autoregressive, gradients     the closed forms and tools that they rest on
 """
 
-from . import ddpm, density, vae
+from . import ddpm, density, gan, vae
+from .autoregressive import all_images, chi_square, composed, level_masses, seen_from, sensitivity, sum_over_images
 from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
+from .energy import EnumeratedRBM, TwoModes, ula_variance
 from .flow import (
     bijection_errors,
     bits_per_dim,
@@ -26,10 +28,11 @@ from .gradients import reparameterised, score_function
 from .linear import Ppca, autoencoder_error
 from .truth import Finding, SigmaPoints, Truth
 
-TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TRUTHS)}
+TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TRUTHS, *gan.TRUTHS)}
 
 __all__ = [
     "TRUTHS",
+    "EnumeratedRBM",
     "Finding",
     "FinitePoints",
     "GaussianData",
@@ -37,18 +40,27 @@ __all__ = [
     "SigmaPoints",
     "SubjectError",
     "Truth",
+    "TwoModes",
     "Verdict",
+    "all_images",
     "autoencoder_error",
     "bijection_errors",
     "bits_per_dim",
     "check",
+    "chi_square",
+    "composed",
     "cross_entropy",
     "gaussian_mle",
+    "level_masses",
     "log_det_by_differences",
     "moments",
     "on_grid",
     "reparameterised",
     "score_function",
+    "seen_from",
+    "sensitivity",
     "subjects",
+    "sum_over_images",
     "total_probability",
+    "ula_variance",
 ]

@@ -101,6 +101,18 @@ def test_users_files(fashion, folder):
     assert mnist.where("fashion-mnist", folder / "cache") is None  # the training files are not there
 
 
+def test_half_the_side(fashion):
+    """Each pixel is the mean of a 2 x 2 block, exactly: a sum of four grey levels over 1020."""
+    fashion()
+    whole, half = load("fashion-mnist", "test").x, mnist.load_half("fashion-mnist", "test")
+    assert half.x.shape == (10_000, 14, 14, 1)
+    assert half.x.dtype == np.float32
+    mean = (whole[:, ::2, ::2] + whole[:, 1::2, ::2] + whole[:, ::2, 1::2] + whole[:, 1::2, 1::2]) / 4
+    np.testing.assert_allclose(half.x, mean, atol=1e-6)
+    np.testing.assert_array_equal(half.x, (np.rint(half.x * 1020) / 1020).astype(np.float32))
+    assert half.levels == 1021
+
+
 def test_users_files_that_are_wrong(fashion):
     labels = (np.arange(10_000) % 10).astype(np.uint8)
     fashion(labels=np.where(np.arange(10_000) == 77, 10, labels).astype(np.uint8))

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigen.autograd import Tensor, backend, grad, ops
+from minigen.autograd import Tensor, grad, ops
 from minigen.autograd.backend import move, on_gpu
 from minigen.autograd.cards import CARDS, Draw, OpCard
+from minigen.emulator import running
 from minigen.random import Generator
-
-PROBLEM = backend.cuda_problem()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=PROBLEM or "")]
 
 EXAMPLES = 12
 ROUNDINGS = 1024  # of the largest number in a result
@@ -59,7 +57,8 @@ def test_op(name: str) -> None:
     rng = np.random.default_rng(11)
     for _ in range(EXAMPLES):
         args, kwargs = card.sample(Draw(lambda low, high: int(rng.integers(low, high + 1))))
-        here, there = (run(card, args, kwargs, device) for device in ("cpu", "cuda"))
+        with running(check=True):
+            here, there = (run(card, args, kwargs, device) for device in ("cpu", "cuda"))
         assert len(here) == len(there)
         for a, b in zip(here, there, strict=True):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from nvrtc import compile, library
 from test_cards import NAMES
 
 from minigen.autograd.backend import KERNELS
 from minigen.autograd.kernels.cuda import Source
+from minigen.emulator.nvrtc import compile, library
 
 FAMILIES = sorted({KERNELS[name].family for name in NAMES})
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_120")

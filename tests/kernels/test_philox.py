@@ -170,7 +170,10 @@ def test_uniform_never_returns_high(kernels, real):
 
 
 @pytest.mark.parametrize("kernels", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize(("low", "high"), [(0, 10), (-7, -6), (-(2**63), 2**62), (0, 2**63), (-(2**63), 2**63)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0, 10), (-7, -6), (-(2**63), 2**62), (0, 2**63), (-(2**63), 2**63), (0, 2**62 - 2**31 + 123)],  # the last: carries
+)
 def test_integers_are_lemires(kernels, low, high):
     """Multiply, and reject what would be drawn too often, in Python integers; the third interval rejects a quarter."""
     span, retries, expected = high - low, 0, []

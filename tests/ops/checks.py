@@ -312,6 +312,37 @@ def check_nan(card: OpCard, args: tuple, kwargs: dict, position: int, entry: int
                 assert np.isnan(n[d != 0]).all(), f"the NaN in the cotangent of result {j}{k} was lost: {n}"
 
 
+LARGEST = float(np.finfo(np.float32).max)
+EXTREME = [s * v for v in (np.inf, LARGEST, 1e30, 104.0, 89.0, 88.0, 20.0, 1e-8, 0.0) for s in (1.0, -1.0)]
+
+
+def check_extreme(card: OpCard, args: tuple, kwargs: dict, position: int, entry: int, value: float) -> None:
+    """An extreme number in float32 gives what it gives in float64, where its square is an ordinary number.
+
+    For values and first gradients. The second derivative must at least be a number where it is one in float64.
+    """
+    small, kwargs = cast((args, kwargs), np.float32)
+    if not small[position].size:
+        return
+    small[position].flat[entry % small[position].size] = value
+    exact, wide = cast((small, kwargs), np.float64)
+    with np.errstate(all="ignore"), contextlib.suppress(ValueError):  # (outside the domain)
+        _, g, _ = vjp(card, exact, wide)
+        expected = values_and_gradients(card, exact, wide, g)
+        actual = values_and_gradients(card, small, kwargs, [c.astype(np.float32) for c in g])
+        for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+            what = f"{value} at argument {position}, result {i}: {a} instead of {e}"
+            assert not (np.isnan(a) & ~np.isnan(e)).any(), what
+            large = np.abs(e) > LARGEST * 1e-6  # the last step may overflow
+            assert not (np.isinf(a) & ~large & ~np.isnan(e)).any(), what
+            compared = np.isfinite(a) & np.isfinite(e) & ~large
+            usual = min(float(np.abs(e[compared]).max(initial=0)), 1e3)
+            assert (np.abs(a - e)[compared] <= 1e-3 * (np.abs(e[compared]) + usual) + 1e-6).all(), what
+        pairs = zip(second_order(card, small, kwargs), second_order(card, exact, wide), strict=True)
+        for a, e in pairs:
+            assert not (np.isnan(a) & (np.abs(e) <= LARGEST)).any(), f"{value} at argument {position}, order 2: {a}, not {e}"
+
+
 def check_kinks(card: OpCard, dtype: type) -> None:
     """Where there is no derivative, the gradient is what was agreed on."""
     for kink in card.kinks:

@@ -64,6 +64,18 @@ def test_the_three_convolutions_are_closed_under_differentiation(backend):
         gradcheck(lambda x, g: ops.conv2d_weight(x, g, (2, 2), 1, 1), [x, g], order=3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_average_of_a_window_whose_sum_overflows(backend, dtype):
+    power = dtype(2.0 ** (np.finfo(dtype).maxexp - 2))
+    x = np.array([[3, 3, 1, 2], [3, 3.5, 2, 1]], dtype).reshape(1, 2, 4, 1)
+    x_huge = np.concatenate([x[:, :, :2] * power, x[:, :, 2:]], axis=2)
+    with set_backend(backend):
+        np.testing.assert_array_equal(ops.avg_pool2d(x_huge, 2).ravel(), np.array([3.125 * power, 1.5], dtype))
+        x_huge[0, 0, 0, 0] = np.inf
+        np.testing.assert_array_equal(ops.avg_pool2d(x_huge, 2).ravel(), np.array([np.inf, 1.5], dtype))
+
+
 def test_max_pool_is_linear_in_its_cotangent_at_every_order():
     x = Tensor(np.random.default_rng(0).permutation(32).astype(float).reshape(1, 4, 4, 2), requires_grad=True)
     g = Tensor(normal(1, 2, 2, 2), requires_grad=True)

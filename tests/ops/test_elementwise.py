@@ -140,6 +140,46 @@ def check(got, exact, dtype, what):
     assert not wrong.any(), f"{what}: got {got[wrong]}, expected {exact[wrong]}"
 
 
+# name: f''(x) at finite x, f''(-inf), f''(inf); 0 everywhere for the names that are left out
+SECOND_DERIVATIVES = {
+    "square": (lambda x: 2 + 0 * x, 2, 2),
+    "sqrt": (lambda x: -0.25 * x**-1.5, NAN, 0),
+    "exp": (np.exp, 0, INF),
+    "expm1": (np.exp, 0, INF),
+    "log": (lambda x: -(x**-2.0), NAN, 0),
+    "log1p": (lambda x: -((1 + x) ** -2.0), NAN, 0),
+    "sin": (lambda x: -np.sin(x), NAN, NAN),
+    "cos": (lambda x: -np.cos(x), NAN, NAN),
+    "tanh": (lambda x: -8 * np.tanh(x) * logistic(2 * x) * logistic(-2 * x), 0, 0),
+    "erf": (lambda x: -4 / np.sqrt(np.pi) * np.clip(x, -99, 99) * np.exp(-x * x), 0, 0),
+    "sigmoid": (lambda x: -logistic(x) * logistic(-x) * np.tanh(x / 2), 0, 0),
+    "log_sigmoid": (lambda x: -logistic(x) * logistic(-x), 0, 0),
+    "softplus": (lambda x: logistic(x) * logistic(-x), 0, 0),
+    "elu": (lambda x: np.where(x > 0, 0, np.exp(x)), 0, 0),
+    "silu": (lambda x: logistic(x) * logistic(-x) * (2 - np.clip(x, -999, 999) * np.tanh(x / 2)), 0, 0),
+    "gelu": (lambda x: (2 - np.clip(x, -99, 99) ** 2) * density(x), 0, 0),
+    "gelu_tanh": (lambda x: np.where(np.abs(x) < 20, (2 - np.clip(x, -99, 99) ** 2) * density(x), 0), 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@np.errstate(all="ignore")
+def test_second_derivative_is_the_mathematical_limit(name, backend, dtype):
+    exact_second, low, high = SECOND_DERIVATIVES.get(name, (lambda x: 0 * x, 0, 0))
+    x = extreme_numbers(dtype)
+    exact = x.astype(np.float64)
+    expected = np.select([np.isnan(x), x == INF, x == -INF], [NAN, high, low], exact_second(exact)).astype(dtype)
+    known = ~np.isnan(expected)  # inside the function's domain
+    leaf = Tensor(x, requires_grad=True)
+    first = grad(FUNCTIONS[name][0](leaf), leaf, np.ones_like(x), create_graph=True)
+    again = grad(first, leaf, np.ones_like(x), allow_unused=True) if first.node is not None else None
+    second = np.zeros_like(x) if again is None else again.data
+    assert second.dtype == dtype
+    np.testing.assert_array_equal(np.isinf(second[known]), np.isinf(expected[known]))
+    tolerance = 4e-3 if name == "gelu_tanh" else 32 * np.finfo(dtype).eps  # (that one against the exact gelu)
+    np.testing.assert_allclose(second[known], expected[known], rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_cotangent_of_zero_gives_zero_at_every_number(name, backend, dtype):
     x = extreme_numbers(dtype)

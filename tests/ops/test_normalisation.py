@@ -17,6 +17,7 @@ from minigen.autograd.ops.normalisation import (
     log_softmax,
     softmax,
 )
+from minigen.autograd.ops.shape import permute_dims, reshape
 
 INF, NAN = np.inf, np.nan
 
@@ -95,6 +96,49 @@ def test_large_finite_numbers_do_not_overflow(backend, dtype):
     for function in (lambda x: layer_norm(x, 4), lambda x: group_norm(x, 1)):
         (y,) = value_and_gradients(function, x, backend=backend, dtype=dtype)[:1]
         np.testing.assert_allclose(y, (x - x.mean()) / x.std(), rtol=1e-6)
+
+
+def normalisations(x):
+    """Each normalisation of a matrix by rows, or for batch_norm of its transpose by columns."""
+    weight, bias = np.array([2, -1, 0.5, 1], x.dtype), np.array([1, 0, -1, 2], x.dtype)
+    yield lambda t: layer_norm(t, 4, weight, bias)
+    yield lambda t: group_norm(t, 1, weight, bias)
+    yield lambda t: group_norm(t, 1, weight, bias, activation="silu")
+    yield lambda t: instance_norm(reshape(t, (len(x), 4, 1)), weight[:1], bias[:1])
+    yield lambda t: batch_norm(permute_dims(t, (1, 0)), None, None, training=True)
+
+
+@everywhere
+def test_numbers_whose_squares_overflow_give_what_smaller_ones_give(backend, dtype):
+    """Values to the bit, and gradients of both orders; and the ordinary row beside them is not touched."""
+    power = dtype(2.0 ** (np.finfo(dtype).maxexp - 60))
+    for row in ([1, -1, 0.5, 0], [1.5, 1.5, -1.5, 1], [1.9, -1.9, 1.9, 1.9]):
+        small = np.array([np.array(row) * 2.0**20, [1, 2, 3, 5]], dtype)
+        factor = np.array([[power], [1]], dtype)
+        v = np.arange(8, dtype=dtype).reshape(2, 4)
+        for f in normalisations(small):
+            results = []
+            for scale in (factor, np.ones_like(factor)):
+                x = Tensor(small * scale, requires_grad=True)
+                y = f(x)
+                g = np.cos(np.arange(8.0)).reshape(y.shape).astype(dtype)
+                (d,) = grad(y, [x], g, create_graph=True)
+                second = grad(d, x, v * scale)
+                results.append([y.data, d.data * scale, second.data * scale])
+            for huge, ordinary, rtol in zip(*results, (0, 1e-5, 1e-5), strict=True):
+                np.testing.assert_allclose(huge, ordinary, rtol=rtol)
+                assert np.abs(ordinary).max() > 0.05
+
+
+@everywhere
+def test_equal_numbers_whose_sum_overflows_are_normalised_to_zero(backend, dtype):
+    x = Tensor(np.full((2, 4), np.finfo(dtype).max, dtype), requires_grad=True)
+    y = layer_norm(x, 4)
+    np.testing.assert_array_equal(y.data, 0)
+    g = np.array([[1, 2, 4, 9], [0, 0, 0, 1]], dtype)
+    (d,) = grad(y, [x], g, create_graph=True)
+    np.testing.assert_allclose(d.data, (g - g.mean(1, keepdims=True)) / np.sqrt(1e-5), rtol=1e-5)
+    np.testing.assert_array_equal(grad(d, x, g).data, 0)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

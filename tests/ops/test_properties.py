@@ -95,6 +95,29 @@ def test_structure(name: str) -> None:
     for_all(card, check, 0.5)
 
 
+# Arguments of which the op, or its gradient, is a product with another argument, with a cotangent, or with itself: at the
+# largest numbers that product overflows, and then meets another one of the opposite sign, or a 0.
+PRODUCTS = {
+    "batch_norm": (0, 1), "group_norm": (1,), "group_norm_silu": (1,), "instance_norm": (1,), "layer_norm": (1,),
+    "kl_normal": (3,), "linear": (0, 1), "pow": (1,), "scaled_dot_product_attention": (0, 1, 2),
+}  # fmt: skip
+SOLVERS = ("inv", "slogdet", "solve_triangular")  # a matrix with an extreme number in it is ill-conditioned
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if CARDS[name].wrt and name not in SOLVERS])
+def test_extreme_values(name: str) -> None:
+    """±Inf, ±max, ±1e30, ±104, ±89, ±88, ±20, ±1e-8, ±0 in float32, on both backends, to order 2: no overflow on the way."""
+    card = CARDS[name]
+
+    def check(args: tuple, kwargs: dict, integer: Callable) -> None:
+        position = card.wrt[integer(0, len(card.wrt) - 1)]
+        values = [v for v in checks.EXTREME if position not in PRODUCTS.get(name, ()) or abs(v) < 88 or np.isinf(v)]
+        with set_backend(BACKENDS[integer(0, 1)]):
+            checks.check_extreme(card, args, kwargs, position, integer(0, 1000), values[integer(0, len(values) - 1)])
+
+    for_all(card, check, 0.4)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", [name for name in NAMES if CARDS[name].kinks])

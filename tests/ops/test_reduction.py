@@ -125,6 +125,25 @@ def test_variance_far_from_zero(dtype):
     np.testing.assert_allclose(ops.std(x, correction=1), np.sqrt(8.25 * 1000 / 999), rtol=1e-3)
 
 
+def test_moments_of_numbers_whose_sum_or_squares_overflow(dtype):
+    """The same as of numbers a power of two smaller, to the bit; infinite only where the result itself is too large."""
+    power = 2.0 ** (np.finfo(dtype).maxexp - 4)
+    x = np.array([[15, 15, 15, 15], [1, -1, 0.5, 3], [15, -15, 15, -15], [2, 3, 5, 7]], dtype)
+    huge = x * dtype(power)
+    for kwargs in ({"axis": 1}, {"axis": 0}, {}, {"axis": 1, "keepdims": True}):
+        np.testing.assert_array_equal(ops.mean(huge, **kwargs), ops.mean(x, **kwargs) * dtype(power))
+        np.testing.assert_array_equal(ops.std(huge, **kwargs), ops.std(x, **kwargs) * dtype(power))
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(ops.var(huge, **kwargs), ops.var(x, **kwargs) * dtype(power) * dtype(power))
+    mixed = np.concatenate([huge[1:2], x[1:2], np.full((1, 4), INF, dtype)])
+    np.testing.assert_array_equal(ops.mean(mixed, axis=1), [ops.mean(huge[1]), ops.mean(x[1]), INF])
+    np.testing.assert_array_equal(ops.std(mixed, axis=1), [ops.std(huge[1]), ops.std(x[1]), NAN])
+    root = dtype(np.sqrt(np.finfo(dtype).max) * 0.9)  # squares that are finite, with a sum that is not
+    np.testing.assert_allclose(ops.var(np.array([root, -root] * 4)), root * root, rtol=1e-6)
+    _, d = value_and_gradient(ops.std, huge[1] / 4)
+    np.testing.assert_allclose(d, value_and_gradient(ops.std, x[1])[1], rtol=1e-5)
+
+
 def test_infinite_and_missing_numbers(dtype):
     x = np.array([[INF, 1], [NAN, 1], [INF, -INF]], dtype)
     with np.errstate(invalid="ignore"):

@@ -92,12 +92,12 @@ X = np.ones((2, 3))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ops.reshape(X, (4, 2)), "reshape(float64(2, 3)): cannot reshape array of size 6 into shape (4,2)"),
-        (lambda: ops.permute_dims(X, (0, 0)), "permute_dims(float64(2, 3)): repeated axis in transpose"),
+        (lambda: ops.reshape(X, (4, 2)), "reshape: 6 elements of shape (2, 3) do not fit shape (4, 2)"),
+        (lambda: ops.permute_dims(X, (0, 0)), "permute_dims: axes (0, 0) of shape (2, 3): each of 0 to 1 must be named once"),
         (lambda: ops.squeeze(X, 1), "squeeze: axis 1 of shape (2, 3) is not of size 1"),
-        (lambda: ops.broadcast_to(X, (2, 4)), "broadcast_to(float64(2, 3)): operands could not be broadcast"),
+        (lambda: ops.broadcast_to(X, (2, 4)), "broadcast_to: shape (2, 3) cannot become (2, 4)"),
         (lambda: ops.concat([]), "concat: needs at least one array"),
-        (lambda: ops.concat([X, np.ones((3, 2))]), "concat(float64(2, 3), float64(3, 2)): all the input array dimensions"),
+        (lambda: ops.concat([X, np.ones((3, 2))]), "concat: shapes (2, 3), (3, 2) must be equal but for axis 0"),
         (lambda: ops.stack([X, np.ones((3, 2))]), "stack: needs at least one array, all of one shape, got [(2, 3), (3, 2)]"),
         (lambda: ops.stack([]), "stack: needs at least one array"),
         (lambda: ops.split(X, 2, axis=1), "split: axis 1 of shape (2, 3) cannot be cut into 2 equal parts"),

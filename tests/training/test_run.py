@@ -78,7 +78,7 @@ def test_settings_that_are_left_out_have_their_defaults():
         ({"minutes": float("inf")}, "minutes needs a finite number"),
         ({"steps": 1, "epochs": 1.0, "minutes": 1.0}, "one budget, not steps and epochs and minutes"),
         ({"backend": "cuda"}, "backend needs one of numpy, numba, not 'cuda'"),
-        ({"device": 0}, "device needs one of cpu, cuda, not 0"),
+        ({"device": 0}, "device needs one of cpu, cuda, cuda-emu, not 0"),
         ({"colour": 1}, "unknown setting of RunConfig 'colour'; known are model, data"),
         ({"options": {"lr": float("nan")}}, "lr needs a finite number of at least 0.0, not nan"),
         ({"options": {"lr": 10**400}}, "lr needs a finite number"),

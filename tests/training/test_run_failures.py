@@ -8,6 +8,7 @@ from checkpoint_harness import FaultyOS, error
 from run_harness import Tiny, digest, metrics
 
 from minigen import cli
+from minigen.models import Diverged
 from minigen.training import checkpoint, figures, files
 from minigen.training.checkpoint import Checkpoints
 from minigen.training.files import FileError
@@ -109,7 +110,46 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path
     kept = Tiny.loss
     monkeypatch.setattr(Tiny, "loss", loss)
     assert minigen(tmp_path / "run", *OPTIONS) == 1
-    assert one_line(capsys) == "minigen: step 8: elbo is nan: training has diverged; start a new run with a --lr below 0.001\n"
+    way = "the run is back at its last good checkpoint, step 5: go on with --resume --lr 0.0005, or less"
+    assert one_line(capsys) == f"minigen: step 8: elbo is nan: training has diverged; {way}\n"
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
+    monkeypatch.setattr(Tiny, "loss", kept)
+    assert minigen(tmp_path / "run", "--resume", "--lr", "0.0005") == 0
+    assert files.read_json(tmp_path / "run" / "config.json")["options"]["lr"] == 0.0005
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [2, 4, 6, 6, 8, 10, 12, 12]
+
+
+def test_a_model_that_is_no_longer_finite_is_not_saved(tmp_path, bare, monkeypatch, capsys):
+    """The last update may break a model whose loss was still finite: the checkpoint of that step would be of no use."""
+
+    def train_step(self, x, rng, optimizers):
+        self.steps = getattr(self, "steps", 0) + 1
+        terms = kept(self, x, rng, optimizers)
+        if self.steps == 5:
+            self.mean.data[...] = np.inf
+        return terms
+
+    kept = Tiny.train_step
+    monkeypatch.setattr(Tiny, "train_step", train_step)
+    assert minigen(tmp_path / "run", *OPTIONS) == 1
+    told = one_line(capsys)
+    assert told.startswith("minigen: step 5: mean is no longer finite: training has diverged; the run is back at its beginning")
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == []
+
+
+def test_a_checkpoint_that_the_next_step_fails_at_is_not_a_good_one(tmp_path, bare, monkeypatch, capsys):
+    """A step too large leaves finite parameters, which are saved, and of which nothing good can come."""
+
+    def loss(self, x, rng):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 11:
+            raise Diverged("too far")
+        return kept(self, x, rng)
+
+    kept = Tiny.loss
+    monkeypatch.setattr(Tiny, "loss", loss)
+    assert minigen(tmp_path / "run", *OPTIONS) == 1
+    assert one_line(capsys).startswith("minigen: step 11: too far; the run is back at its last good checkpoint, step 5: go on")
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
 
 

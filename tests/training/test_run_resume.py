@@ -13,7 +13,9 @@ from run_harness import main as harness
 
 from minigen import cli
 from minigen.training import files
-from minigen.training.checkpoint import Checkpoints
+from minigen.training.checkpoint import CheckpointError, Checkpoints
+from minigen.training.config import RunConfig
+from minigen.training.run import load_run
 
 HARNESS = Path(__file__).with_name("run_harness.py")
 SMALL = {
@@ -48,6 +50,27 @@ def test_ten_steps_and_ten_more_are_twenty(model, ema, tmp_path, bare):
         assert (digest(tmp_path / f"cut{cut}"), metrics(tmp_path / f"cut{cut}")) == expected, f"cut at step {cut}"
 
 
+@pytest.mark.parametrize(("name", "value"), [("seed", 1), ("data", "kmnist"), ("log_every", 4), ("options.lr", 0.5)])
+def test_a_config_that_was_edited_is_noticed(name, value, tmp_path, bare, capsys):
+    train(tmp_path, "tiny", *EVERY, "--steps", 2)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    *inside, last = name.split(".")
+    (config[inside[0]] if inside else config)[last] = value
+    path.write_text(json.dumps(config))
+    if name != "data":  # (another data set may not be there at all)
+        assert cli.main(["train", "tiny", "--resume", "--out", str(tmp_path), "--steps", "4"]) == 2
+        message = capsys.readouterr().err
+        assert f"it was written with {name} = " in message
+        assert f"config.json says {value}" in message
+        assert "undo the change" in message
+    with pytest.raises(CheckpointError, match=f"it was written with {name} = "):
+        load_run(tmp_path)
+    for field in ("steps", "threads"):  # these may change
+        config[field] = 1
+    assert RunConfig.from_json(config).fixed() == RunConfig.from_json(json.loads(path.read_text())).fixed()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ema", ["0", "0.999"])
 @pytest.mark.parametrize("model", SMALL)
@@ -71,6 +94,8 @@ def test_the_digest_sees_every_part_of_a_state(tmp_path, bare):
 
     def flip(part, name):
         for key, value in part.items():
+            if key == "config":  # which is compared, not taken over: test_a_config_that_was_edited_is_noticed
+                continue
             if isinstance(value, dict):
                 flip(value, f"{name}/{key}")
             elif key not in ("cpu_seconds", "algorithm"):

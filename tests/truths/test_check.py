@@ -151,7 +151,7 @@ class AnotherBase(Flow):
 class StartsAgain(ActNorm):
     def _start(self, x):
         super()._start(x)
-        self.started.data[...] = 0
+        self.started[...] = 0
 
 
 class KeepsItsSign(Inverse):

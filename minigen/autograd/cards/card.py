@@ -65,9 +65,11 @@ class Draw:
         self.integer = integer  # integer(low, high): low <= result <= high
 
     def boolean(self) -> bool:
+        """True or False, evenly."""
         return bool(self.integer(0, 1))
 
     def choice(self, options: Sequence) -> Any:
+        """One of the options, evenly."""
         return options[self.integer(0, len(options) - 1)]
 
     def shape(self, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4) -> tuple[int, ...]:
@@ -104,6 +106,7 @@ class Draw:
         return tuple(a - ndim * self.integer(0, 1) for a in range(ndim) if self.boolean())
 
     def rng(self) -> np.random.Generator:
+        """A NumPy generator with a drawn seed: numbers that need not shrink come from it."""
         return np.random.default_rng(self.integer(0, 2**32 - 1))
 
     def floats(

@@ -47,8 +47,13 @@ class Source:
         self.functions: dict[tuple[str, Any], Any] = {}  # by name and dtype
 
     def text(self) -> str:
-        """What the compiler gets: the file, with the files that it includes put in their place."""
+        """What the compiler gets: the file, with the files that it includes put in their place, and where each line is from."""
         return _expanded(self.path)
+
+    def forget(self) -> None:
+        """Compile anew at the next launch, for another device."""
+        self.modules.clear()
+        self.functions.clear()
 
     def options(self, dtype: Any) -> tuple[str, ...]:
         """Compiler options for a dtype. Raises TypeError unless it is float32 or float64."""
@@ -100,9 +105,12 @@ def _argument(kernel: str, dtype: np.dtype, value: Any) -> Any:
 
 
 def _expanded(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    included = {i: re.match(r'#include "([^"]+)"', line) for i, line in enumerate(lines)}
-    return "\n".join(_expanded(path.parent / m[1]) if (m := included[i]) else line for i, line in enumerate(lines)) + "\n"
+    name = f"{path.parent.name}/{path.name}"  # as messages of the compiler give it
+    parts = [f'#line 1 "{name}"']
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        included = re.match(r'#include "([^"]+)"', line)
+        parts += [_expanded((path.parent / included[1]).resolve()), f'#line {number + 1} "{name}"'] if included else [line]
+    return "\n".join(parts) + "\n"
 
 
 # ---- sizes of launches

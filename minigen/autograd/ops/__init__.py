@@ -41,7 +41,7 @@ from .elementwise import (
     where,
 )
 from .fused import bias_act, gated_tanh, linear, sample_normal_kl
-from .indexing import embedding, getitem, one_hot, searchsorted, take, take_along_axis
+from .indexing import embedding, getitem, one_hot, scatter_add, searchsorted, take, take_along_axis
 from .linalg import diagonal, einsum, inv, matmul, slogdet, solve_triangular, tril, triu
 from .loss import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, kl_normal, l1_loss, mse_loss, nll_loss
 from .normalisation import batch_norm, group_norm, group_norm_silu, instance_norm, layer_norm, log_softmax, softmax
@@ -116,6 +116,7 @@ __all__ = [
     "roll",
     "sample_normal_kl",
     "scaled_dot_product_attention",
+    "scatter_add",
     "searchsorted",
     "sigmoid",
     "silu",

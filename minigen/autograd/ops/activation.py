@@ -10,10 +10,11 @@ Conventions where there is no derivative are PyTorch's: relu'(0) = 0, leaky_relu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ..kernels import elementwise as kernels
 from ..tape import Array, op
-from .elementwise import erf, tanh, where
+from .elementwise import clip, erf, tanh, where
 
 
 @op
@@ -46,7 +47,7 @@ def softplus(x: Array, beta: float = 1.0) -> Array:
     There is no `threshold` beyond which PyTorch returns x instead: this is exact and no slower. Raises ValueError for β = 0.
     """
     if beta == 0:
-        raise ValueError("beta must not be 0")
+        raise ValueError(f"beta must not be {beta}: softplus has no limit there; relu is its limit for large beta")
     return kernels.softplus(x, beta)
 
 
@@ -136,7 +137,17 @@ elu_vjp.vjp(
 )
 
 
-@op(spec=lambda x: x * sigmoid(x))
+def silu_spec(x: Array) -> Array:
+    """x σ(x)."""
+    return _inside(lambda x: x * sigmoid(x), x, 800.0)
+
+
+def _inside(function: Callable, x: Array, bound: float) -> Array:
+    """function(x) where |x| < bound, and beyond it its limit max(x, 0): there σ(x) and e^-x² are 0 and would meet ∞."""
+    return where((x > -bound) & (x < bound), function(clip(x, -bound, bound)), where(x < 0, 0.0, x))
+
+
+@op(spec=silu_spec)
 def silu(x: Array) -> Array:
     """x σ(x), also called swish (Elfwing et al. 2017)."""
     return kernels.silu(x)
@@ -148,8 +159,8 @@ silu.vjp(x=lambda g, x: kernels.silu_vjp(g, x))
 def gelu_spec(x: Array, approximate: str = "none") -> Array:
     """x Φ(x), or its approximation by tanh (Hendrycks & Gimpel 2016)."""
     if approximate == "tanh":
-        return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1 + erf(math.sqrt(0.5) * x))
+        return _inside(lambda x: 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))), x, 40.0)
+    return _inside(lambda x: 0.5 * x * (1 + erf(math.sqrt(0.5) * x)), x, 40.0)
 
 
 @op(spec=gelu_spec)

@@ -49,12 +49,16 @@ def dropout(input: Array, p: float, rng: Any, training: bool = True) -> Array:
     """Zero each element with probability p, scale the others by 1 / (1 - p): the mean stays (Srivastava et al. 2014).
 
     rng: a `minigen.random.Generator`.      training: if False, or for p = 0, the input itself; rng is not used.
-    Raises ValueError for p outside [0, 1).
+    Raises ValueError for p outside [0, 1), TypeError for another rng.
     """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p={p} is the probability of a zero and must be in [0, 1)")
     if not training or p == 0:
         return input
+    if not hasattr(rng, "bernoulli"):
+        raise TypeError(
+            f"dropout: rng is {type(rng).__name__}, and must be a minigen.random.Generator, Generator(0) say; or training=False"
+        )
     keep = rng.bernoulli(1 - p, input.shape, input.dtype)
     return input * (keep * (1 / (1 - p)))
 

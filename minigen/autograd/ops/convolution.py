@@ -12,9 +12,13 @@ Sizes are an integer, or a pair for height and width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
+from ..backend import on_gpu
 from ..kernels import conv as kernels
 from ..kernels import pool as pool_kernels
 from ..kernels.conv import geometry
@@ -301,9 +305,14 @@ def avg_pool2d(input: Array, kernel_size: Size, stride: Size | None = None, padd
     """The mean of each window: (N, H, W, C) -> (N, Ho, Wo, C), Ho = floor((H + 2p - k) / s) + 1.
 
     stride: the kernel size if None.   padding: at most half of the kernel; it counts as zeros.
-    Raises ValueError for sizes that do not fit.
+    Finite for finite numbers, also where their sum would not be. Raises ValueError for sizes that do not fit.
     """
-    return pool_kernels.avg_pool2d(input, *_windows("avg_pool2d", kernel_size, stride, padding))
+    windows = _windows("avg_pool2d", kernel_size, stride, padding)
+    out = pool_kernels.avg_pool2d(input, *windows)
+    if on_gpu(out) or _finite_sum(out):
+        return out
+    scale = 2.0 ** -math.prod(windows[0]).bit_length()  # a power of two: changes no digit of numbers whose sum overflows
+    return np.where(np.isfinite(out), out, pool_kernels.avg_pool2d(input * scale, *windows) / scale)
 
 
 @op
@@ -322,8 +331,16 @@ avg_pool2d.vjp(
 avg_pool2d_adjoint.vjp(g=lambda v, kernel_size, stride, padding: avg_pool2d(v, kernel_size, stride, padding))
 
 
+@np.errstate(all="ignore")
+def _finite_sum(x: Array) -> bool:
+    """Whether the sum is finite, and with it every number of x: cheaper to ask than the same of each of them."""
+    return bool(np.isfinite(x.sum()))
+
+
 def _windows(name: str, kernel_size: Size, stride: Size | None, padding: Size) -> tuple[Pair, Pair, Pair]:
     kernel = _pair(name, "kernel_size", kernel_size)
+    if min(kernel) < 1:
+        raise ValueError(f"{name}: kernel_size must be at least 1, got {kernel_size}")
     return kernel, kernel if stride is None else _pair(name, "stride", stride), _pair(name, "padding", padding)
 
 

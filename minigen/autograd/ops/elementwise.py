@@ -267,7 +267,10 @@ def erf_vjp(g: Array, x: Array) -> Array:
     return kernels.erf_vjp(g, x)
 
 
-erf_vjp.vjp(g=lambda v, x: erf_vjp(v, x), x=lambda v, g, x: -2 * x * erf_vjp(v * g, x))
+erf_vjp.vjp(
+    g=lambda v, x: erf_vjp(v, x),
+    x=lambda v, g, x: -2 * clip(x, -32, 32) * erf_vjp(v * g, x),  # beyond 32 e^(-x²) is 0, and 0 · ∞ would be NaN
+)
 
 
 # ---- choices
@@ -302,8 +305,20 @@ def clip(x: Array, min: float | np.ndarray | None = None, max: float | np.ndarra
     """x cut to [min, max], where None is no bound. Passes the gradient inside and at the bounds, 0 outside.
 
     The bounds are numbers or arrays that broadcast with x, and have no gradient: for that, use `maximum` and `minimum`.
+    Raises TypeError for bounds that are Tensors, or not numbers at all.
     """
+    for name, bound in (("min", min), ("max", max)):
+        if bound is not None and not isinstance(bound, int | float) and not _is_number(bound):
+            raise TypeError(
+                f"{name} is of type {type(bound).__name__}, and must be a number or a plain array: it gets no gradient; "
+                f"maximum(x, {name}) and minimum(x, {name}) take Tensors"
+            )
     return np.clip(x, min, max)
+
+
+def _is_number(value: Array) -> bool:
+    """Whether it is an array of numbers, and no Tensor."""
+    return hasattr(value, "dtype") and not hasattr(value, "node") and value.dtype.kind in "fiu"
 
 
 def _clip_vjp(g, x, min, max):
@@ -335,7 +350,9 @@ where.vjp(
 
 @op
 def astype(x: Array, dtype: type | np.dtype | str) -> Array:
-    """x converted to another floating dtype; the gradient is converted back."""
+    """x converted to another floating dtype; the gradient is converted back. Raises TypeError for float16 and the like."""
+    if np.dtype(dtype).char in "egG":
+        raise TypeError(f"there are float32 and float64 here, not {np.dtype(dtype)}")
     return x.astype(dtype)
 
 

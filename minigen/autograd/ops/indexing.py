@@ -91,10 +91,10 @@ take.vjp(x=lambda g, indices, x_shape, axis: scatter_add(g, _along(x_shape, indi
 
 def _take_axis(shape: tuple[int, ...], axis: int | None) -> int:
     if axis is None and len(shape) != 1:
-        raise ValueError(f"take: an x of shape {shape} needs an axis")
+        raise ValueError(f"take: an x of shape {shape} needs an axis, 0 to {len(shape) - 1}")
     axis = axis or 0
     if not -len(shape) <= axis < len(shape):
-        raise IndexError(f"take: axis {axis} is out of bounds for an x of shape {shape}")
+        raise IndexError(f"take: axis {axis} is out of bounds for an x of shape {shape}: it must be below {len(shape)}")
     return axis % len(shape)
 
 
@@ -134,7 +134,7 @@ def _each_along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple:
     if indices.ndim != ndim:
         raise ValueError(f"take_along_axis: indices of shape {indices.shape} need as many axes as x of shape {shape}")
     if not -ndim <= axis < ndim:
-        raise IndexError(f"take_along_axis: axis {axis} is out of bounds for an x of shape {shape}")
+        raise IndexError(f"take_along_axis: axis {axis} is out of bounds for an x of shape {shape}: it must be below {ndim}")
     counts = [np.arange(n, like=indices) for n in shape]
     grids = [count.reshape([-1 if j == i else 1 for j in range(ndim)]) for i, count in enumerate(counts)]
     return tuple(indices if i == axis % ndim else grid for i, grid in enumerate(grids))
@@ -161,6 +161,8 @@ def one_hot(indices: Array, num_classes: int, dtype: Any = np.float32) -> Array:
     Raises IndexError for a class outside the range.
     """
     indices = _integers(indices)
+    if not isinstance(num_classes, int | np.integer) or num_classes < 0:
+        raise ValueError(f"one_hot: num_classes={num_classes!r} must be an integer of at least 0")
     _check_range("one_hot", indices, num_classes, "classes")
     return np.equal(indices[..., None], np.arange(num_classes, like=indices)).astype(dtype)
 

@@ -7,6 +7,7 @@ Rules are full of transposes, which cost nothing: `x.mT` is a view, and BLAS rea
 from __future__ import annotations
 
 from math import prod
+from string import ascii_letters
 
 import numpy as np
 
@@ -29,20 +30,41 @@ def matmul(x1: Array, x2: Array) -> Array:
             f"matmul: x1 {x1.shape} and x2 {x2.shape} do not fit: the last axis of x1 must be as long as the "
             f"{'last but one' if x2.ndim > 1 else 'only'} axis of x2"
         )
+    if x1.ndim > 2 and x2.ndim > 2 and x1.shape[:-2] != x2.shape[:-2]:
+        _broadcast("matmul", x1, x2)
     return kernels.matmul(x1, x2)
 
 
+def _broadcast(name: str, x1: Array, x2: Array) -> tuple[int, ...]:
+    """The batch axes of two arrays of matrices; ValueError if they do not broadcast."""
+    try:
+        return np.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
+    except ValueError:
+        raise ValueError(
+            f"{name}: {x1.shape} and {x2.shape}: the batch axes, all but the last two, must be equal or 1"
+        ) from None
+
+
+def _check_square(name: str, x: Array) -> None:
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ValueError(f"{name}: x must be square matrices (..., N, N), got {x.shape}")
+    if x.dtype.char not in "fdFD":
+        raise TypeError(f"{name}: float32 or float64 needed, got {x.dtype}: convert with astype")
+
+
 matmul.vjp(
-    x1=lambda g, x2, x1_shape: _matmul_left(g, x2, x1_shape),
+    x1=lambda g, x2: _matmul_left(g, x2),
     x2=lambda g, x1, x2_shape: _matmul_right(g, x1, x2_shape),
 )
 
 
-def _matmul_left(g: Array, x2: Array, shape: tuple[int, ...]) -> Array:
-    """g x2ᵀ, and its forms for vectors. shape: of x1."""
-    if x2.ndim == 1:  # g (..., M) or ()
-        return g * x2 if len(shape) == 1 else expand_dims(g, -1) * x2  # (..., M, K)
-    if len(shape) == 1:  # g (..., N)
+def _matmul_left(g: Array, x2: Array) -> Array:
+    """g x2ᵀ, and its forms for vectors."""
+    if x2.ndim == 1:  # g (..., M), or () if x1 is a vector too
+        return g * x2 if g.ndim == 0 else expand_dims(g, -1) * x2  # (..., M, K)
+    if g.ndim == 1:  # x1 (K,), x2 (K, N)
+        return matmul(x2, g)  # (K,)
+    if g.ndim < x2.ndim:  # x1 (K,), x2 (..., K, N), g (..., N)
         return squeeze(matmul(x2, expand_dims(g, -1)), -1)  # (..., K)
     return matmul(g, x2.mT)
 
@@ -69,12 +91,13 @@ def einsum(subscripts: str, *arrays: Array) -> Array:
 
     subscripts: one letter for each axis, operands separated by commas; letters that the part after "->" leaves out are
     summed over. Without "->" the result has the letters that occur once, in alphabetical order. A letter twice in one
-    operand takes its diagonal. No "...": name every axis.
+    operand takes its diagonal. "..." stands for the axes that are left, which broadcast together: einsum("...ij,...j->...i").
 
     Operands are contracted from left to right, two at a time, by `matmul` where there is something to sum over. Raises
     ValueError for subscripts that do not fit the operands, naming them.
     """
-    labels, result = _parse(subscripts, [x.shape for x in arrays])
+    named, arrays = _name_every_axis(subscripts, arrays)
+    labels, result = _parse(named, [x.shape for x in arrays], subscripts)
     terms = [_on_diagonal(x, own) for x, own in zip(arrays, labels, strict=True)]
     x, own = terms[0]
     for i, (y, other) in enumerate(terms[1:], start=1):
@@ -86,17 +109,40 @@ def einsum(subscripts: str, *arrays: Array) -> Array:
     return _arranged(x, own, result)
 
 
-def _parse(subscripts: str, shapes: list[tuple[int, ...]]) -> tuple[list[str], str]:
-    """The letters of each operand and of the result, checked against the operands' shapes."""
+def _name_every_axis(subscripts: str, arrays: tuple) -> tuple[str, tuple]:
+    """Subscripts with letters in place of each "...", counted from the right; and the arrays, without the axes of size 1
+    among these that broadcast with longer ones. What does not fit is left for `_parse` to refuse.
+    """
+    left, arrow, result = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if "..." not in left or len(terms) != len(arrays):
+        return subscripts, arrays
+    counts = [max(x.ndim - len(t) + 3, 0) if "..." in t else 0 for t, x in zip(terms, arrays, strict=True)]
+    names = "".join(c for c in ascii_letters if c not in subscripts)[: max(counts)]
+    labels = [t.replace("...", names[len(names) - k :], 1) for t, k in zip(terms, counts, strict=True)]
+    sizes = [pair for own, x in zip(labels, arrays, strict=True) for pair in zip(own, x.shape, strict=False)]
+    long = {c for c, n in sizes if c in names and n != 1}
+    kept = []
+    for i, x in enumerate(arrays):
+        ones = tuple(j for j, c in enumerate(labels[i]) if c in long and j < x.ndim and x.shape[j] == 1)
+        kept.append(squeeze(x, ones) if ones else x)
+        labels[i] = "".join(c for j, c in enumerate(labels[i]) if j not in ones)
+    once = sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1)
+    result = result.replace("...", names, 1) if arrow else names + "".join(once)
+    return f"{','.join(labels)}->{result}", tuple(kept)
+
+
+def _parse(subscripts: str, shapes: list[tuple[int, ...]], shown: str) -> tuple[list[str], str]:
+    """The letters of each operand and of the result, checked against the operands' shapes. shown: as the caller wrote it."""
     left, arrow, result = subscripts.replace(" ", "").partition("->")
     labels = left.split(",")
     letters = left.replace(",", "")
 
     def refuse(why: str) -> ValueError:
-        return ValueError(f"einsum: {subscripts!r} for shapes {', '.join(map(str, shapes))}: {why}")
+        return ValueError(f"einsum: {shown!r} for shapes {', '.join(map(str, shapes))}: {why}")
 
     if not (letters + result).isalpha() and letters + result:
-        raise refuse("subscripts are letters, commas and '->'; '...' is not supported, name every axis")
+        raise refuse("subscripts are letters, commas, '->', and '...' once in an operand")
     if len(labels) != len(shapes):
         raise refuse(f"subscripts for {len(labels)} operands, but {len(shapes)} are given")
     if not arrow:
@@ -183,7 +229,9 @@ def solve_triangular(
             f"solve_triangular: b {b.shape} does not fit a {a.shape}: it must be (..., {n}, K), or ({n},) for a single matrix a"
         )
     if not unit_diagonal and (np.diagonal(a, axis1=-2, axis2=-1) == 0).any():
-        raise np.linalg.LinAlgError("solve_triangular: a is singular: there is a 0 on its diagonal")
+        raise np.linalg.LinAlgError(
+            f"solve_triangular: a {a.shape} is singular: there is a 0 on its diagonal; unit_diagonal=True takes it for 1"
+        )
     if b.ndim == 1:
         return solve_triangular.forward(a, b[:, None], lower, transposed, unit_diagonal)[:, 0]
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -220,8 +268,14 @@ def _solve_left(g: Array, a: Array, x: Array, lower: bool, transposed: bool, uni
 
 @op
 def inv(x: Array) -> Array:
-    """x⁻¹ of square matrices (..., N, N). Raises LinAlgError for a singular one."""
-    inverse = np.linalg.inv(x)
+    """x⁻¹ of square matrices (..., N, N). Raises LinAlgError for a singular one, ValueError for others than square ones."""
+    _check_square("inv", x)
+    try:
+        inverse = np.linalg.inv(x)
+    except np.linalg.LinAlgError:
+        raise np.linalg.LinAlgError(
+            f"inv: a matrix of x {x.shape} is singular: add a small multiple of the identity to it, or find out why"
+        ) from None
     inverse[_has_nan(x)] = np.nan
     return inverse
 
@@ -234,7 +288,9 @@ def slogdet(x: Array) -> tuple:
     """(sign, log |det x|) of square matrices (..., N, N), both of shape (...). The sign carries no gradient.
 
     A singular matrix gives (0, -inf); its gradient does not exist, and asking for it raises LinAlgError.
+    Raises ValueError for others than square matrices.
     """
+    _check_square("slogdet", x)
     with np.errstate(invalid="ignore"):
         sign, logabsdet = (part if on_gpu(part) else np.asarray(part) for part in np.linalg.slogdet(x))
     sign[_has_nan(x)] = logabsdet[_has_nan(x)] = np.nan
@@ -252,9 +308,20 @@ slogdet.vjp(x=lambda g, x: expand_dims(g[1], (-2, -1)) * inv(x).mT)
 # ---- parts of matrices
 
 
+def _check_matrices(name: str, x: Array, parameter: str, value: int) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"{name}: x must be matrices (..., M, N), got {x.shape}; expand_dims makes a row of a vector")
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: {parameter} must be an integer, the number of a diagonal, got {value!r}")
+
+
 @op(view=True)
 def diagonal(x: Array, offset: int = 0) -> Array:
-    """The diagonal of the last two axes, as the last axis; `offset` to the right, or to the left if negative."""
+    """The diagonal of the last two axes, as the last axis; `offset` to the right, or to the left if negative.
+
+    x: (..., M, N), else ValueError.
+    """
+    _check_matrices("diagonal", x, "offset", offset)
     return np.diagonal(x, offset, axis1=-2, axis2=-1)
 
 
@@ -269,7 +336,11 @@ def _diagonal_index(shape: tuple[int, ...], offset: int) -> tuple:
 
 @op
 def tril(x: Array, k: int = 0) -> Array:
-    """x with zeros above the k-th diagonal of the last two axes (0: the main one, positive: to the right)."""
+    """x with zeros above the k-th diagonal of the last two axes (0: the main one, positive: to the right).
+
+    x: (..., M, N), else ValueError.
+    """
+    _check_matrices("tril", x, "k", k)
     return np.tril(x, k)
 
 
@@ -278,7 +349,11 @@ tril.vjp(x=lambda g, k: tril(g, k))
 
 @op
 def triu(x: Array, k: int = 0) -> Array:
-    """x with zeros below the k-th diagonal of the last two axes (0: the main one, positive: to the right)."""
+    """x with zeros below the k-th diagonal of the last two axes (0: the main one, positive: to the right).
+
+    x: (..., M, N), else ValueError.
+    """
+    _check_matrices("triu", x, "k", k)
     return np.triu(x, k)
 
 

@@ -23,13 +23,13 @@ from .shape import expand_dims, squeeze
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """(input - target)².      input, target: of one shape, else ValueError."""
     _check_shapes("mse_loss", input=input, target=target)
-    return _reduce(square(input - target), reduction)
+    return _reduce("mse_loss", square(input - target), reduction)
 
 
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """|input - target|, whose gradient is 0 where they are equal.      input, target: of one shape, else ValueError."""
     _check_shapes("l1_loss", input=input, target=target)
-    return _reduce(abs(input - target), reduction)
+    return _reduce("l1_loss", abs(input - target), reduction)
 
 
 # ---- classes
@@ -46,6 +46,7 @@ def cross_entropy(input: Array, target: Array, reduction: str = "mean", label_sm
     costs nothing, one that is certain (+∞) and right neither. Raises ValueError if the shapes do not fit, IndexError for a
     class outside the range. Unlike PyTorch's, the last axis and not the second one holds the classes.
     """
+    _check_arrays("cross_entropy", input=input, target=target)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing={label_smoothing} is not in [0, 1]")
     if np.dtype(target.dtype).kind in "fc":
@@ -54,9 +55,9 @@ def cross_entropy(input: Array, target: Array, reduction: str = "mean", label_sm
         if label_smoothing:
             target = target * (1 - label_smoothing) + label_smoothing / input.shape[-1]
         impossible = (target == 0) & (log_p == -math.inf)
-        return _reduce(-sum(target * where(impossible, 0.0, log_p), -1), reduction)
+        return _reduce("cross_entropy", -sum(target * where(impossible, 0.0, log_p), -1), reduction)
     _check_classes("cross_entropy", input, target)
-    return _reduce(_cross_entropy(input, target, label_smoothing=label_smoothing), reduction)
+    return _reduce("cross_entropy", _cross_entropy(input, target, label_smoothing=label_smoothing), reduction)
 
 
 def cross_entropy_spec(input: Array, target: Array, label_smoothing: float) -> Array:
@@ -93,7 +94,7 @@ def nll_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """
     _check_classes("nll_loss", input, target)
     _check_range("nll_loss", _integers(_raw(target)), input.shape[-1], "classes")
-    return _reduce(-squeeze(take_along_axis(input, expand_dims(target, -1), -1), -1), reduction)
+    return _reduce("nll_loss", -squeeze(take_along_axis(input, expand_dims(target, -1), -1), -1), reduction)
 
 
 # ---- Bernoulli and normal variables
@@ -106,7 +107,7 @@ def binary_cross_entropy_with_logits(input: Array, target: Array, reduction: str
     An infinite logit gives the limit, which is 0 where the target agrees with it.
     """
     _check_shapes("binary_cross_entropy_with_logits", input=input, target=target)
-    return _reduce(_binary_cross_entropy_with_logits(input, target), reduction)
+    return _reduce("binary_cross_entropy_with_logits", _binary_cross_entropy_with_logits(input, target), reduction)
 
 
 def bce_spec(input: Array, target: Array) -> Array:
@@ -145,7 +146,7 @@ def gaussian_nll_loss(
         raise ValueError(f"gaussian_nll_loss: var has negative entries, down to {value.real.min()}; pass exp(logvar), say")
     var = var + np.maximum(eps - value.real, 0).astype(value.dtype)
     loss = 0.5 * (log(var) + square(input - target) / var)
-    return _reduce(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
+    return _reduce("gaussian_nll_loss", loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
 
 
 def kl_normal(
@@ -169,7 +170,7 @@ def kl_normal(
     if prior_logvar is not None:
         square_distance = square_distance * exp(-prior_logvar)
         logvar = logvar - prior_logvar
-    return _reduce(0.5 * (square_distance + _exp_minus_tangent(logvar)), reduction)
+    return _reduce("kl_normal", 0.5 * (square_distance + _exp_minus_tangent(logvar)), reduction)
 
 
 @op
@@ -185,18 +186,25 @@ _exp_minus_tangent.vjp(x=lambda g, x: chain(g, expm1(x)))
 # ---- what they share
 
 
-def _reduce(losses: Array, reduction: str) -> Array:
+def _reduce(name: str, losses: Array, reduction: str) -> Array:
     if reduction == "mean":
         return mean(losses)
     if reduction == "sum":
         return sum(losses)
     if reduction == "none":
         return losses
-    raise ValueError(f"unknown reduction {reduction!r}: choose 'mean', 'sum' or 'none'")
+    raise ValueError(f"{name}: unknown reduction {reduction!r}: choose 'mean', 'sum' or 'none'")
+
+
+def _check_arrays(name: str, **arrays: Array) -> None:
+    for what, a in arrays.items():
+        if not hasattr(a, "dtype"):
+            raise TypeError(f"{name}: {what} is a {type(a).__name__}, and must be an array or a Tensor: np.asarray({what}) is")
 
 
 def _check_shapes(name: str, **arrays: Array) -> None:
-    """Raise ValueError unless all arrays have the same shape."""
+    """Raise ValueError unless all arrays have the same shape, TypeError unless they are arrays."""
+    _check_arrays(name, **arrays)
     shapes = [tuple(a.shape) for a in arrays.values()]
     if any(s != shapes[0] for s in shapes):
         given = ", ".join(f"{what} {shape}" for what, shape in zip(arrays, shapes, strict=True))
@@ -205,6 +213,7 @@ def _check_shapes(name: str, **arrays: Array) -> None:
 
 def _check_classes(name: str, input: Array, target: Array) -> None:
     """Raise unless input is (..., C) and target (...) of integers."""
+    _check_arrays(name, input=input, target=target)
     if np.dtype(target.dtype).kind not in "iu":
         raise TypeError(f"{name}: target must hold classes, integers, not {target.dtype}")
     if input.ndim == 0 or tuple(target.shape) != tuple(input.shape[:-1]):

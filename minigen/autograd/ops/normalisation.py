@@ -2,13 +2,14 @@
 
 Images are channels-last, (N, ..., C). The normalisations are fused ops: each `..._spec` is the definition, the kernels do
 the same in two passes over memory, and an activation that follows comes at no further pass. A group that holds an
-infinite number has no finite statistics; it gives NaN.
+infinite number has no finite statistics; it gives NaN. Huge numbers, whose squares overflow, do not: see huge.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from ..kernels import normalisation as kernels
 from ..kernels import softmax as softmax_kernels
 from ..tape import Array, op
 from .activation import leaky_relu, relu, sigmoid, silu
-from .elementwise import exp, sqrt, tanh
-from .reduction import mean, sum, var
+from .elementwise import exp, tanh
+from .huge import in_range, standardised, vjp_in_range
+from .reduction import sum
 from .shape import reshape
 
 ACTIVATIONS: dict[str, Callable[[Array, float], Array]] = {
@@ -110,7 +112,11 @@ log_softmax_vjp.vjp(
 
 def _along(kernel: Callable, axis: int, *arrays: Array) -> Array:
     """Apply a kernel for rows along another axis."""
-    moved = [np.moveaxis(a, axis, -1) for a in floats(*arrays)]
+    raw = floats(*arrays)
+    if not -raw[0].ndim <= axis < raw[0].ndim:
+        shape = raw[0].shape
+        raise np.exceptions.AxisError(f"axis {axis} of an x of shape {shape}: it must be below {len(shape)}")
+    moved = [np.moveaxis(a, axis, -1) for a in raw]
     shape = moved[0].shape
     rows = (math.prod(shape[:-1]), shape[-1])
     return np.moveaxis(kernel(*(a.reshape(rows) for a in moved)).reshape(shape), -1, axis)
@@ -142,9 +148,7 @@ def layer_norm(
 
 def layer_norm_spec(input: Array, weight: Array | None, bias: Array | None, axes: int, eps: float) -> Array:
     """What `layer_norm` computes over the last `axes` axes."""
-    over = tuple(range(-axes, 0))
-    normalised = (input - mean(input, over, keepdims=True)) / sqrt(var(input, over, keepdims=True) + eps)
-    return _scale_shift(normalised, weight, bias)
+    return _scale_shift(standardised(input, tuple(range(-axes, 0)), eps), weight, bias)
 
 
 @op(spec=layer_norm_spec, aux=("mu", "std"))
@@ -152,7 +156,7 @@ def _layer_norm(input: Array, weight: Array, bias: Array, axes: int, eps: float)
     input, weight, bias = floats(input, weight, bias)
     rows, n = _row_shape(input.shape, axes)
     scale, shift = _affine(weight, bias, n, input)
-    out, mu, std = kernels.layer_norm(input.reshape(rows, n), scale, shift, eps)
+    out, mu, std = in_range(partial(kernels.layer_norm, weight=scale, bias=shift), input.reshape(rows, n), eps)
     return out.reshape(input.shape), (mu, std)
 
 
@@ -160,7 +164,8 @@ def _layer_norm_vjp(g, input, weight, bias, mu, std, axes, eps, needs):
     g, input, weight, mu, std = floats(g, input, weight, mu, std)
     rows, n = _row_shape(input.shape, axes)
     scale, _ = _affine(weight, None, n, input)
-    gx, gweight, gbias = kernels.layer_norm_vjp(g.reshape(rows, n), input.reshape(rows, n), scale, mu, std, eps)
+    backward = partial(kernels.layer_norm_vjp, weight=scale)
+    gx, gweight, gbias = vjp_in_range(backward, g.reshape(rows, n), input.reshape(rows, n), mu, std, eps)
     shape = input.shape[input.ndim - axes :]
     return gx.reshape(input.shape), *_affine_gradients(gweight.reshape(shape), gbias.reshape(shape), needs)
 
@@ -258,8 +263,7 @@ def group_norm_spec(
     n, channels = input.shape[0], input.shape[-1]
     x = reshape(input, (n, math.prod(input.shape[1:-1]), groups, channels // groups))
     over = (1, 3)  # positions and channels of a group: statistics are (N, 1, groups, 1)
-    normalised = (x - mean(x, over, keepdims=True)) / sqrt(var(x, over, keepdims=True) + eps)
-    return activate(_scale_shift(reshape(normalised, input.shape), weight, bias), activation, negative_slope)
+    return activate(_scale_shift(reshape(standardised(x, over, eps), input.shape), weight, bias), activation, negative_slope)
 
 
 @op(spec=group_norm_spec, aux=("mu", "std"))
@@ -285,8 +289,7 @@ def batch_norm_spec(
 ) -> Array:
     """What `batch_norm` computes in training, apart from the running statistics."""
     over = tuple(range(input.ndim - 1))
-    normalised = (input - mean(input, over, keepdims=True)) / sqrt(var(input, over, keepdims=True) + eps)
-    return activate(_scale_shift(normalised, weight, bias), activation, negative_slope)
+    return activate(_scale_shift(standardised(input, over, eps), weight, bias), activation, negative_slope)
 
 
 @op(spec=batch_norm_spec, aux=("mu", "std"))
@@ -327,16 +330,17 @@ def _normalise(input, weight, bias, shape, groups, eps, activation, slope):
     """Run the kernel on the input seen as (N, P, C); its statistics are kept for the gradient."""
     check_activation(activation, slope)
     scale, shift = _affine(weight, bias, shape[2], input)
-    out, mu, std = kernels.group_norm(input.reshape(shape), scale, shift, groups, eps, activation, slope)
+    options = {"weight": scale, "bias": shift, "activation": activation, "slope": slope}
+    out, mu, std = in_range(partial(kernels.group_norm, groups=groups, **options), input.reshape(shape), eps)
     return out.reshape(input.shape), (mu, std)
 
 
 def _normalise_vjp(g, input, weight, bias, mu, std, shape, eps, activation, slope, needs):
     g, input, weight, bias, mu, std = floats(g, input, weight, bias, mu, std)
     scale, shift = _affine(weight, bias, shape[2], input)
-    gx, gweight, gbias = kernels.group_norm_vjp(
-        g.reshape(shape), input.reshape(shape), scale, shift, mu, std, eps, activation, slope
-    )
+    options = {"weight": scale, "bias": shift, "activation": activation, "slope": slope}
+    backward = partial(kernels.group_norm_vjp, **options)
+    gx, gweight, gbias = vjp_in_range(backward, g.reshape(shape), input.reshape(shape), mu, std, eps)
     return gx.reshape(input.shape), *_affine_gradients(gweight, gbias, needs)
 
 

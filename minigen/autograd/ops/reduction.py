@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..backend import on_gpu
 from ..kernels import reduction as kernels
 from ..tape import Array, op
 from .elementwise import divide, exp, log, where
@@ -51,7 +52,7 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
             raise np.exceptions.AxisError(a, ndim)
     axes = tuple(sorted({a % ndim for a in given}))
     if len(axes) < len(given):
-        raise ValueError(f"axis {axis} names an axis twice")
+        raise ValueError(f"axis {axis} names an axis of {ndim} twice: name each once")
     return axes
 
 
@@ -81,8 +82,8 @@ def _total(x: Array, axis: Axis, keepdims: bool) -> Array:
 @op
 @quiet
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The mean over `axis`; NaN for no elements."""
-    return np.divide(_total(x, axis, keepdims), _count(x.shape, axis))
+    """The mean over `axis`; NaN for no elements. Finite for finite numbers, also where their sum would not be."""
+    return _mean(x, axis, keepdims)
 
 
 mean.vjp(x=lambda g, x_shape, axis: spread(g / (_count(x_shape, axis) or 1), x_shape, axis))
@@ -95,7 +96,12 @@ def var(x: Array, axis: Axis = None, correction: float = 0.0, keepdims: bool = F
 
     correction: 0 for the population's variance, 1 for an unbiased estimate from a sample.
     """
-    return np.multiply(_squares(x, axis, keepdims), _inverse(x.shape, axis, correction))
+    inverse = _inverse(x.shape, axis, correction)
+    result = np.multiply(_squares(x, axis, keepdims), inverse)
+    if _finite(result):
+        return result
+    scale = _scale(x, axis)
+    return np.where(np.isfinite(result), result, _squares(x * scale, axis, keepdims) * inverse / scale / scale)
 
 
 var.vjp(
@@ -108,8 +114,15 @@ var.vjp(
 @op
 @quiet
 def std(x: Array, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
-    """The standard deviation, √var. Where it is 0, its gradient is 0 (PyTorch's convention)."""
-    return np.sqrt(_squares(x, axis, keepdims) * _inverse(x.shape, axis, correction))
+    """The standard deviation, √var, also where var is too large for the dtype. Where it is 0, its gradient is 0
+    (PyTorch's convention).
+    """
+    inverse = _inverse(x.shape, axis, correction)
+    result = np.sqrt(_squares(x, axis, keepdims) * inverse)
+    if _finite(result):
+        return result
+    scale = _scale(x, axis)
+    return np.where(np.isfinite(result), result, np.sqrt(_squares(x * scale, axis, keepdims) * inverse) / scale)
 
 
 std.vjp(
@@ -122,8 +135,28 @@ std.vjp(
 
 def _squares(x: Array, axis: Axis, keepdims: bool) -> Array:
     """Σ (x - mean)²."""
-    deviation = x - np.divide(_total(x, axis, True), _count(x.shape, axis))
+    deviation = x - _mean(x, axis, True)
     return _total(np.square(deviation, out=deviation), axis, keepdims)
+
+
+def _mean(x: Array, axis: Axis, keepdims: bool) -> Array:
+    """Σ x / n."""
+    result = np.divide(_total(x, axis, keepdims), _count(x.shape, axis))
+    if _finite(result):
+        return result
+    scale = _scale(x, axis)
+    return np.where(np.isfinite(result), result, _total(x * scale, axis, keepdims) / _count(x.shape, axis) / scale)
+
+
+def _finite(result: Array) -> bool:
+    """Whether a result needs no second look. On a GPU that is not asked: one would have to wait for the answer."""
+    return on_gpu(result) or (math.isfinite(result.real) if result.ndim == 0 else bool(np.isfinite(result).all()))
+
+
+def _scale(x: Array, axis: Axis) -> float:
+    """A power of two, so exact, that keeps sums over `axis` of the numbers and of their squares in the range of the dtype."""
+    exponent = np.finfo(np.result_type(x, np.float32)).maxexp
+    return 2.0 ** -(exponent // 2 + _count(x.shape, axis).bit_length())
 
 
 def _inverse(shape: tuple[int, ...], axis: Axis, correction: float) -> float:
@@ -154,7 +187,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def _nonempty(name: str, x: Array, axis: Axis) -> None:
     if x.size == 0 and _count(x.shape, axis) == 0:
-        raise ValueError(f"{name}: there is nothing to choose from along axis {axis} of shape {x.shape}")
+        raise ValueError(f"{name}: there is nothing to choose from along axis {axis} of shape {x.shape}; check x.size first")
 
 
 def _shared(g: Array, x: Array, x_shape: tuple[int, ...], out: Array, axis: Axis) -> Array:
@@ -180,8 +213,10 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """log Σ exp(x) over `axis`, without overflow; -inf for no elements.
 
     Its gradient is the softmax of x. Where x is -inf throughout, softmax has no limit: the gradient is 0 there. Several
-    elements of +inf share it evenly.
+    elements of +inf share it evenly. Raises TypeError for others than float32 and float64.
     """
+    if x.dtype.char not in "fdFD":
+        raise TypeError(f"float32 or float64 needed, got {x.dtype}: convert with astype")
     rows, _ = _as_rows(x, axis)
     return kernels.logsumexp(rows).reshape(_shape(x.shape, axis, keepdims))
 
@@ -235,5 +270,5 @@ _sums_from.vjp(g=lambda v, axis, drop_first: cumulative_sum(v, axis=axis, includ
 def _axis(x: Array, axis: int | None) -> int:
     """The axis meant, counted from the front."""
     if axis is None and x.ndim != 1:
-        raise ValueError(f"an axis is needed for an array of shape {x.shape}")
+        raise ValueError(f"an axis is needed for an array of shape {x.shape}: axis=0, or reshape it to (-1,) first")
     return _axes(axis, x.ndim)[0]

@@ -19,8 +19,14 @@ Axes = int | tuple[int, ...]
 
 @op(view=True)
 def reshape(x: Array, shape: tuple[int, ...]) -> Array:
-    """The same elements, in C order, in another shape; one axis may be -1."""
-    return x.reshape(shape)
+    """The same elements, in C order, in another shape; one axis may be -1. Raises ValueError if it does not fit."""
+    try:
+        return x.reshape(shape)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"reshape: {x.size} elements of shape {x.shape} do not fit shape {shape}: its integers must multiply to {x.size}, "
+            "where one of them may be -1"
+        ) from None
 
 
 reshape.vjp(x=lambda g, x_shape: reshape(g, x_shape))
@@ -28,8 +34,16 @@ reshape.vjp(x=lambda g, x_shape: reshape(g, x_shape))
 
 @op(view=True)
 def permute_dims(x: Array, axes: tuple[int, ...]) -> Array:
-    """The axes of x in another order: axis i of the result is axis axes[i] of x."""
-    return x.transpose(axes)
+    """The axes of x in another order: axis i of the result is axis axes[i] of x.
+
+    Raises ValueError unless each axis is named once.
+    """
+    try:
+        return x.transpose(axes)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"permute_dims: axes {axes} of shape {x.shape}: each of 0 to {x.ndim - 1} must be named once"
+        ) from None
 
 
 permute_dims.vjp(x=lambda g, axes: permute_dims(g, _inverse(axes)))
@@ -53,7 +67,7 @@ def squeeze(x: Array, axis: Axes) -> Array:
     """x without the axes of size 1 named by `axis`. Raises ValueError where the size is not 1."""
     axes = axis if isinstance(axis, tuple) else (axis,)
     if any(-x.ndim <= a < x.ndim and x.shape[a] != 1 for a in axes):
-        raise ValueError(f"squeeze: axis {axis} of shape {x.shape} is not of size 1")
+        raise ValueError(f"squeeze: axis {axis} of shape {x.shape} is not of size 1: it sum over it, or index it")
     return np.squeeze(x, axis)
 
 
@@ -62,8 +76,13 @@ squeeze.vjp(x=lambda g, x_shape: reshape(g, x_shape))
 
 @op(view=True)
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """x repeated to a larger shape, without a copy."""
-    return np.broadcast_to(x, shape)
+    """x repeated to a larger shape, without a copy. Raises ValueError where an axis of x is neither of its size nor 1."""
+    try:
+        return np.broadcast_to(x, shape)
+    except ValueError:
+        raise ValueError(
+            f"broadcast_to: shape {x.shape} cannot become {shape}: from the last axis on, sizes must be equal, or 1 in x"
+        ) from None
 
 
 broadcast_to.vjp(x=lambda g: g)  # grad.py's gate sums it down
@@ -94,7 +113,7 @@ def concat(arrays: Sequence[Array], axis: int | None = 0) -> Array:
     """The arrays one after another along an existing axis; None joins them flattened. Raises ValueError for none at all,
     or for shapes that differ on another axis."""
     if len(arrays) == 0:
-        raise ValueError("concat: needs at least one array")
+        raise ValueError("concat: needs at least one array, got none")
     if axis is None:
         arrays, axis = [reshape(a, (-1,)) for a in arrays], 0
     return _concat(*arrays, axis=axis, sizes=_sizes(arrays, axis))
@@ -108,7 +127,13 @@ def _sizes(arrays: Sequence[Array], axis: int) -> tuple[int, ...]:
 @op
 def _concat(*arrays: Array, axis: int, sizes: tuple[int, ...]) -> Array:
     """concat, knowing the size of each array along the axis, which the rule needs."""
-    return np.concatenate(arrays, axis)
+    try:
+        return np.concatenate(arrays, axis)
+    except np.exceptions.AxisError:
+        raise
+    except ValueError:
+        shapes = ", ".join(str(a.shape) for a in arrays)
+        raise ValueError(f"concat: shapes {shapes} must be equal but for axis {axis}; stack makes a new axis") from None
 
 
 _concat.vjp(lambda g, axis, sizes, needs: _parts(g, axis, sizes, needs))
@@ -143,12 +168,12 @@ def split(x: Array, sections_or_sizes: int | Sequence[int], axis: int = 0) -> tu
     Raises ValueError if n does not divide the axis, or the sizes do not sum to it.
     """
     if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"split: axis {axis} is out of bounds for an x of shape {x.shape}")
+        raise ValueError(f"split: axis {axis} is out of bounds for an x of shape {x.shape}: it must be below {x.ndim}")
     length = x.shape[axis]
     if isinstance(sections_or_sizes, int | np.integer):
         count = int(sections_or_sizes)
         if count < 1 or length % count:
-            raise ValueError(f"split: axis {axis} of shape {x.shape} cannot be cut into {count} equal parts")
+            raise ValueError(f"split: axis {axis} of shape {x.shape} cannot be cut into {count} equal parts; give the sizes")
         sizes = [length // count] * count
     else:
         sizes = list(sections_or_sizes)

@@ -30,14 +30,17 @@ class Geometry(NamedTuple):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """(N, H, W, C_in)."""
         return (self.batch, *self.input_hw, self.c_in)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
+        """(kh, kw, C_in / groups, C_out)."""
         return (*self.kernel_hw, self.c_in // self.groups, self.c_out)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
+        """(N, Ho, Wo, C_out)."""
         return (self.batch, *self.output_hw, self.c_out)
 
     @property

@@ -22,8 +22,8 @@ def scatter_add(values: Array, rows: Array, size: int, out: Array | None = None)
     """
     batch, count, columns = values.shape
     out = result(out, (batch, size, columns), values.dtype)
-    rows = rows.astype(np.int64, copy=True)
-    rows[rows < 0] += size
+    rows = rows.astype(np.int64, copy=False)
+    rows = rows + (rows < 0) * np.int64(size)  # not rows[rows < 0]: how many there are, the device would have to tell
     order = backend.cupy().argsort(rows, kind="stable")
     arrays = (*contiguous(values, rows[order], order), out)
     source.launch("scatter_add_kernel", values.dtype, grid(out.size), THREADS, out.size, count, columns, size, *arrays)

@@ -23,7 +23,7 @@ def cross_entropy(
     total = np.where(total == 0, 1, total)
     chosen = np.take_along_axis(d, target[:, None], axis=1)[:, 0]
     if smoothing:
-        chosen = (1 - smoothing) * chosen + smoothing * d.mean(1)
+        chosen = (1 - smoothing) * chosen + smoothing * d.mean(1, dtype=np.result_type(d.dtype, np.float64))
     return into(out, x.dtype, np.log(total) - chosen, highest[:, 0], 1 / total)
 
 

@@ -79,7 +79,7 @@ philox_integers = Kernel(
     "philox_integers",
     __name__,
     _card(
-        lambda rng, n, dtype: (-5, 2**62 + 2**61) if n % 2 else (0, 10),  # a quarter of the former is rejected
+        lambda rng, n, dtype: (-5, 2**62 + 2**61 + 2**31) if n % 2 else (0, 10),  # a quarter of the former is rejected
         12,
         "Multiply and reject: exactly uniform.",
         8,

@@ -1,0 +1,180 @@
+"""Choosing a device: what is said where there is none, and a run on the emulator against one on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minigen import cli
+from minigen.autograd import backend
+from minigen.autograd.backend import DeviceError, beside, cuda_problem, use_device
+from minigen.emulator import NoCompiler, find_compiler
+from minigen.models import MODELS
+from minigen.training import figures, files
+from minigen.training.config import RunConfig
+from minigen.training.run import load_run, train
+
+
+@pytest.fixture
+def emulator() -> Iterator[None]:
+    """Afterwards "cuda" means what it meant."""
+    try:
+        with backend.emulate():
+            yield
+    except NoCompiler as error:
+        pytest.skip(str(error))
+
+
+def a_cupy(driver: int = 13000, runtime: int = 13010, nvrtc: Any = (13, 0), devices: Any = 1) -> types.ModuleType:
+    """As much of CuPy as is asked whether there is a GPU; an error is raised where it is asked for."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def give(value: Any) -> Any:
+        if isinstance(value, Exception):
+            raise value if not isinstance(value, LookupError) else CUDARuntimeError(*value.args)
+        return value
+
+    module: Any = types.ModuleType("cupy")
+    module.ndarray = type("ndarray", (), {})
+    module.cuda = types.SimpleNamespace(
+        runtime=types.SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            driverGetVersion=lambda: driver,
+            runtimeGetVersion=lambda: runtime,
+            getDeviceCount=lambda: give(devices),
+        ),
+        nvrtc=types.SimpleNamespace(getVersion=lambda: give(nvrtc)),
+    )
+    return module
+
+
+@pytest.mark.parametrize(
+    ("package", "message"),
+    [
+        (None, r"CuPy is not installed: pip install 'minigen\[cuda13x\]'"),
+        (a_cupy(driver=0), r"there is no NVIDIA driver: install one, or leave out --device"),
+        (a_cupy(driver=12080), r"the driver knows CUDA 12, CuPy needs CUDA 13: update .*, or install minigen\[cuda12x\]"),
+        (a_cupy(nvrtc=RuntimeError("none\nin 7 places")), r"NVRTC.* is not found \(none\): pip install 'minigen\[cuda13x"),
+        (a_cupy(devices=LookupError("cudaErrorNoDevice")), r"driver finds no usable GPU \(cudaErrorNoDevice\): check nvidia"),
+        (a_cupy(devices=0), r"no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_cure(
+    package: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", package)
+    with pytest.raises(DeviceError, match=f"--device cuda cannot be used: .*{message}.*; or emulate one, slowly, with --dev"):
+        use_device("cuda")
+    assert cli.main(["doctor"]) == 0
+    assert str(cuda_problem()) in capsys.readouterr().out
+
+
+def test_a_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", a_cupy())
+    assert cuda_problem() is None
+    assert use_device("cuda") == "cuda"
+    assert use_device("cpu") == "cpu"
+
+
+def test_the_emulator_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    find_compiler.cache_clear()
+    try:
+        with pytest.raises(NoCompiler, match=r"needs a C\+\+ compiler, and there is none"):
+            use_device("cuda-emu")
+        assert cli.main(["train", "vae", "--device", "cuda-emu", "--out", str(tmp_path / "run")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    finally:
+        find_compiler.cache_clear()
+    assert not backend.emulated()
+
+
+def test_constants_go_over_once(emulator: None) -> None:
+    table, there = np.arange(5.0), backend.move(np.zeros(2), "cuda")
+    assert beside(table, np.zeros(2)) is table
+    copy = beside(table, there)
+    assert np.array_equal(copy.get(), table)
+    assert beside(table, there) is copy
+    kept = len(backend._constants)
+    del table
+    assert len(backend._constants) == kept - 1
+
+
+def of(model: str, device: str, steps: int = 3, data: str = "digits", **options: Any) -> RunConfig:
+    options = MODELS[model].config(batch_size=8, **options)
+    every = {"log_every": 1, "evaluate_every": 3, "checkpoint_every": 2}
+    return RunConfig(model=model, data=data, options=options, steps=steps, device=device, threads=1, **every)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    lines = files.read_lines(folder / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k not in ("cpu_seconds", "samples_per_second")} for line in lines]
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {})
+
+
+def test_a_run_on_the_emulator_is_that_of_the_cpu(emulator: None, no_figures: None, tmp_path: Path) -> None:
+    """Losses and scores agree to rounding; the run is resumed bit for bit, and looked at without a GPU."""
+    here, there = tmp_path / "cpu", tmp_path / "emu"
+    train(of("ddpm", "cpu", base=8), here, quiet=True)
+    train(of("ddpm", "cuda-emu", base=8), there, quiet=True)
+    a, b = losses(here), losses(there)
+    assert [line["step"] for line in a] == [1, 2, 3, 3]
+    for line, other in zip(a, b, strict=True):
+        assert other == pytest.approx(line, rel=1e-4)
+    assert "test_bound" in a[-1]
+
+    half = tmp_path / "half"
+    train(of("ddpm", "cuda-emu", 2, base=8), half, quiet=True)
+    train(of("ddpm", "cuda-emu", 3, base=8), half, resume=True, quiet=True)
+    assert losses(half) == b
+    run = load_run(there)
+    assert run.device == "cpu"
+    assert run.model.sample(2, run.evaluation_rng()).shape == (2, 8, 8, 1)
+
+
+def test_labels_and_scores_on_the_emulator(emulator: None, tmp_path: Path) -> None:
+    """A conditional model gets its labels there, figures are drawn, and nothing of the run is on the device afterwards."""
+    folder = tmp_path / "run"
+    run = train(of("ddpm2d", "cuda-emu", 3, data="moons", base=8, timesteps=5), folder, quiet=True)
+    assert backend.on_gpu(run.batches.x)
+    assert (folder / "figures" / "samples.png").stat().st_size > 1000
+    assert backend.on_gpu(run.optimizers["adam"].flat.data)
+    x, labels = run.batches()
+    assert backend.on_gpu(x)
+    assert not labels
+    backend.cupy().counts.clear()
+    run.batches()
+    assert not backend.cupy().counts
+
+
+def test_a_batch_is_that_of_the_cpu(emulator: None) -> None:
+    from minigen.training.run import Run
+
+    runs = [Run(of("ddpm", device, base=8, classes=10), load=True) for device in ("cpu", "cuda-emu")]
+    for _ in range(230):  # more than an epoch
+        (x, labels), (y, others) = (run.batches() for run in runs)
+    assert np.array_equal(x, backend.move(y, "cpu"))
+    assert np.array_equal(labels["y"], backend.move(others["y"], "cpu"))
+    assert runs[0].order.epoch == 2
+
+
+def test_the_command(emulator: None, no_figures: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = str(tmp_path / "run")
+    assert cli.main(f"train realnvp --data moons --device cuda-emu --steps 2 --threads 1 --out {folder}".split()) == 0
+    assert "realnvp on moons: 2 steps" in capsys.readouterr().out
+    assert importlib.import_module("json").loads((tmp_path / "run" / "config.json").read_text())["device"] == "cuda-emu"
+    assert cli.main(["sample", folder, "-n", "3"]) == 0
