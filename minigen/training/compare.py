@@ -186,7 +186,7 @@ def judged(family: str, folder: Path, wanted: Comparison, say: Say) -> dict[str,
 def _likelihood(run: Any, wanted: Comparison) -> dict[str, Any]:
     """The best likelihood that the model has, and what kind of number it is."""
     x = figures.some(run.test, wanted.number)[0]
-    own = run.model.estimators(wanted.k)
+    own = figures.estimators(run.model, wanted.k)
     if own:
         name, log_prob = next(iter(own.items()))
         nll = figures.estimate(run, x, name, log_prob)
