@@ -199,6 +199,7 @@ REFUSED = {
     "evaluate run -k 0": ["-k", "a whole number of at least 1", "'0'"],
     "evaluate run -k 2.5": ["-k", "a whole number of at least 1", "'2.5'"],
     "evaluate run --samples -1": ["--samples", "a whole number of at least 0", "'-1'"],
+    "evaluate run --samples 3": ["--samples 3", "at least 10 samples", "0, for none"],
     "evaluate run --samples 361": ["--samples 361", "digits has 360 test samples"],
     "classifier --data moons": ["--data moons", "without labels"],
     "classifier --data mnits": ["--data", "did you mean mnist?"],

@@ -148,6 +148,7 @@ def doctor_command(args: argparse.Namespace) -> None:
     from threadpoolctl import threadpool_info
 
     from ..autograd.kernels import compiled_before, jit
+    from ..emulator import compiler
 
     blas = next((i for i in threadpool_info() if i["user_api"] == "blas"), None)
     no_blas = "none found, so they will be slow; mend it with: python -m pip install --force-reinstall numpy"
@@ -158,6 +159,7 @@ def doctor_command(args: argparse.Namespace) -> None:
         "matrix products": f"{blas['internal_api']} {blas['version']}, {blas.get('architecture')}" if blas else no_blas,
         "compiled kernels": "on disk" if compiled_before() else "none yet: the first run compiles them, which takes a while",
         "GPU": backend.cuda_problem() or "CuPy and a device are there",
+        "GPU emulator": compiler.status(),
         "data sets here": ", ".join(e.name for e in data.DATASETS.values() if e.where(None)),
         "to be downloaded": ", ".join(e.name for e in data.DATASETS.values() if not e.where(None)) or "none",
         "MINIGEN_DATA": os.environ.get("MINIGEN_DATA") or "not set; it can name a folder with mnist/, cifar10/ and so on",

@@ -52,6 +52,14 @@ def version() -> str:
     return _run([find_compiler(), "--version"]).splitlines()[0]
 
 
+def status() -> str:
+    """Whether kernels can be run on the CPU, in one sentence."""
+    try:
+        return f"ready: --device cuda-emu runs the CUDA kernels on the CPU, compiled by {version()}"
+    except NoCompiler as error:
+        return str(error)
+
+
 @cache
 def folder() -> Path:
     """Where libraries are kept: beside this file, else in ~/.cache/minigen. Raises OSError where neither can be written."""

@@ -284,7 +284,7 @@ extern "C" __attribute__((visibility("default"))) void emulator_run(
     count = launch.block.x * launch.block.y * launch.block.z;
     warps = (count + WARP - 1) / WARP;
     make_fibers();
-    std::vector<char> dynamic(launch.dynamic + 256);
+    std::vector<char> dynamic(launch.dynamic + (64 << 10));  // with room for those who go too far
     dynamic_shared = (char*)(((size_t)dynamic.data() + 255) & ~(size_t)255);
 #ifdef CHECKED
     check_launch(launch, dynamic_shared);

@@ -26,7 +26,7 @@ from functools import partial
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
-from ..nn import Conv2d, Linear, Sequential, init
+from ..nn import Conv2d, Known, Linear, Sequential, init
 from ..optim import Adam, Optimizer
 from ..random import Generator
 from . import langevin
@@ -83,6 +83,7 @@ class EBM(Model):
         self.spread = Tensor(np.ones((), np.float32))
         self.chains = Tensor(np.zeros((config.chains, *data_shape), np.float32))  # a buffer too: a run resumes with its chains
         self.started = Tensor(np.zeros((), np.float32))
+        self.has_started, self.width = Known(self.started), Known(self.spread)
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
         x = 2 * x - 1 if self.images else x
@@ -151,13 +152,14 @@ class EBM(Model):
         """
         (optimizer,) = optimizers.values()
         data = self.preprocess(x, rng)
-        if not self.started.data:
+        if not self.has_started():
             self._start(data, rng)
         which = rng.permutation(len(self.chains))[: len(data)]
         chains, accepted = self.walk(self._some_anew(self.chains.data[which], rng), self.config.chain_steps, rng)
         both = self.energy(np.concatenate([data, chains]))  # (2 N,)
         e_data, e_chains = both[: len(data)].mean(), both[len(data) :].mean()
-        self._require_near(e_data.item(), e_chains.item())
+        near, far = e_data.item(), e_chains.item()  # of which the guard is told, and the report
+        self._require_near(near, far)
         loss = e_data - e_chains
         if self.config.penalty:
             loss = loss + self.config.penalty * 2 * ops.square(both).mean()
@@ -168,7 +170,7 @@ class EBM(Model):
         optimizer.step()
         self.chains.data[which] = chains
         self.chains.mark_written()
-        terms = {"gap": e_data.item() - e_chains.item(), "energy_data": e_data.item(), "energy_chains": e_chains.item()}
+        terms = {"gap": near - far, "energy_data": near, "energy_chains": far}
         return terms | {"temperature": self.temperature} | accepted
 
     def walk(self, x: np.ndarray, steps: int, rng: Generator) -> tuple[np.ndarray, dict[str, float]]:
@@ -179,7 +181,7 @@ class EBM(Model):
         config = self.config
         if config.sampler == "igebm":
             return langevin.igebm(self.energy, x, steps, rng), {}
-        step = config.step * float(self.spread.data) ** 2
+        step = config.step * self.width() ** 2
         if config.sampler == "mala":
             x, accepted = langevin.mala(self.energy, x, steps, step, rng)
             return x, {"accepted": accepted}

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
-from ..nn import Module, init, parameter
+from ..nn import Known, Module, init, parameter
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option
 
@@ -136,13 +136,11 @@ class ActNorm(Bijection):
     def __init__(self, channels: int):
         self.log_scale, self.shift = (parameter(np.zeros(channels, np.float32)) for _ in range(2))
         self.started = Tensor(np.zeros((), np.float32))  # a buffer, so that a resumed run does not start again
-        self._seen = -1  # the version of `started` that was looked at
+        self.has_started = Known(self.started)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training and self._seen != self.started.version[0]:  # look at it once only: a GPU would have to be waited for
-            if not self.started.data:
-                self._start(x.data)
-            self._seen = self.started.version[0]
+        if self.training and not self.has_started():
+            self._start(x.data)
         z = x * ops.exp(self.log_scale) + self.shift
         return z, positions(x) * self.log_scale.sum()
 

@@ -55,7 +55,7 @@ def mala(
 
     The stationary distribution is exact for any η. Efficient where 0.5 to 0.6 are accepted.                truth: ula
     """
-    accepted = 0.0
+    shares = []  # of proposals that were accepted in each step
     e, g = energy_and_gradient(energy, x)
     for _ in range(steps):
         y = langevin_step(x, g, rng.normal(x.shape, dtype=x.dtype), step, temperature)
@@ -65,8 +65,9 @@ def mala(
         take = np.log(1 - rng.uniform((len(x),), dtype=np.float64)) < log_a  # false for a NaN: it is never gone to
         x, g = (np.where(take.reshape(-1, *[1] * (x.ndim - 1)), new, old) for new, old in ((y, x), (g_y, g)))
         e = np.where(take, e_y, e)
-        accepted += float(take.mean()) / steps
-    return x, accepted
+        shares.append(take.mean())
+    known = np.stack(shares).tolist() if shares else []  # read at the end: a GPU is waited for once
+    return x, sum(share / steps for share in known)
 
 
 IGEBM_STEP, IGEBM_NOISE, IGEBM_CLIP = 10.0, 0.005, 0.03

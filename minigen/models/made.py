@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
+from ..autograd.backend import beside
 from ..nn import Embedding, Module
 from ..random import Generator
 from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
@@ -55,6 +56,7 @@ class MADE(Model):
     def __init__(self, network: Callable, data_shape: tuple[int, ...], config: MADE2dConfig):
         self.normalise, self.network = ActNorm(data_shape[0]), network
         self.data_shape, self.config = data_shape, config
+        self.spread = np.linspace(-2, 2, config.components)[:, None]  # components that start equal would stay equal
 
     def log_prob(self, x: np.ndarray | Tensor) -> Tensor:
         """log p(x) = Σ_i log Σ_k π_ik N(z_i; mu_ik, s_ik²) + log |dz/dx|.     x: (N, D) -> (N,) nats      (RNADE eqs. 1, 9)"""
@@ -95,7 +97,7 @@ class MADE(Model):
         n, d = z.shape
         k = self.config.components
         weight, mu, log_s = ops.split(self.network(z).reshape(n, 3 * k, d), 3, axis=1)
-        spread = np.linspace(-2, 2, k, dtype=z.dtype)[:, None]  # components that start equal would stay equal
+        spread = beside(self.spread, z.data).astype(z.dtype)  # (K, 1)
         return ops.log_softmax(weight, axis=1), mu + spread, log_s + math.log(4 / k)
 
 

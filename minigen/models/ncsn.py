@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
+from ..autograd.backend import beside
 from ..random import Generator
 from . import langevin
 from .ddpm import MLP
@@ -58,13 +59,14 @@ class NCSN(Model):
         It is least where s is the score of p_σ   (Vincent 2011, eq. 11).                 proved by: truth denoising-score
         """
         i = rng.integers(0, len(self.sigmas), (len(x),))
-        sigma = self.sigmas[i].astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))  # (N, 1, ...)
+        sigma = beside(self.sigmas, i)[i].astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))  # (N, 1, ...)
         n = rng.normal(x.shape, dtype=x.dtype)
         return Loss(0.5 * ops.square(self._scaled_score(x + sigma * n, i) + n).mean(), {})
 
     def _scaled_score(self, x: np.ndarray, i: np.ndarray) -> Tensor:
         """σ_i s(x, σ_i), a number of order 1, which is what the network says.     (N, *data_shape), (N,) levels -> like x"""
-        scale = 1 / np.sqrt(1 + self.sigmas[i] ** 2).reshape(-1, *[1] * (x.ndim - 1))  # keeps its input of order 1 too
+        sigma = beside(self.sigmas, i)[i].reshape(-1, *[1] * (x.ndim - 1))  # (N, 1, ...)
+        scale = 1 / np.sqrt(1 + sigma**2)  # keeps its input of order 1 too
         return self.network(Tensor(x * scale.astype(x.dtype)), (i / (len(self.sigmas) - 1)).astype(x.dtype), None)
 
     def score(self, x: np.ndarray, sigma: float | None = None) -> np.ndarray:

@@ -42,7 +42,7 @@ class RowLSTM(Module):
         gates = self.from_input(x, cache)  # (N, H, W, 4 c)
         if cache is not None:
             return cache.recur(self, gates)
-        h = cell = Tensor(np.zeros((len(x), 1, x.shape[2], self.c), x.dtype))  # (N, 1, W, c)
+        h = cell = Tensor(np.zeros((len(x), 1, x.shape[2], self.c), x.dtype, like=x.data))  # (N, 1, W, c)
         rows = []
         for r in range(x.shape[1]):
             h, cell = self.step(gates[:, r : r + 1] + self.from_state(h), cell)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
-from ..nn import init, parameter
+from ..nn import Known, init, parameter
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option, register
 
@@ -56,6 +56,7 @@ class RBM(Model):
         self.base = Tensor(np.zeros(d, np.float32))  # logits of the first batch's pixels: where b, chains and AIS begin
         self.chains = Tensor(np.zeros((config.chains, d), np.float32))  # buffers: a run resumes with its chains
         self.started = Tensor(np.zeros((), np.float32))
+        self.has_started = Known(self.started)
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
         """Grey values in [0, 1] are drawn black or white anew each time they are seen: dynamic binarisation."""
@@ -120,7 +121,7 @@ class RBM(Model):
         Chains move by `gibbs_steps`, from where they were (PCD: Tieleman 2008), or from the data (CD-k: Hinton 2002).
         """
         data = x.reshape(len(x), -1)  # (N, D)
-        if not self.started.data:
+        if not self.has_started():
             self._start(data, rng)
         chains = self.gibbs(self.chains.data if self.config.algorithm == "pcd" else data, self.config.gibbs_steps, rng)
         if self.config.algorithm == "pcd":

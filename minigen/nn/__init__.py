@@ -4,7 +4,7 @@ from . import init
 from .attention import MultiHeadAttention
 from .convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .layers import Dropout, Embedding, Linear, Sequential, parameter
-from .module import Module
+from .module import Known, Module
 from .normalisation import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from .spectral_norm import SpectralConv2d, SpectralLinear, SpectralNorm
 
@@ -18,6 +18,7 @@ __all__ = [
     "Embedding",
     "GroupNorm",
     "InstanceNorm",
+    "Known",
     "LayerNorm",
     "Linear",
     "Module",

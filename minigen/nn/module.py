@@ -10,6 +10,7 @@ Nothing has to be registered, so nothing can be forgotten. A name says where a t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -138,6 +139,19 @@ class Module:
     def extra_repr(self) -> str:
         """What a subclass wants to say of itself in repr."""
         return ""
+
+
+class Known:
+    """The number in a buffer without axes: `known()`. A GPU is waited for after the buffer was written, not at each call."""
+
+    def __init__(self, buffer: Tensor):
+        self.buffer = buffer
+        self.version, self.number = -1, math.nan
+
+    def __call__(self) -> float:
+        if self.version != self.buffer.version[0]:
+            self.version, self.number = self.buffer.version[0], float(self.buffer.data)
+        return self.number
 
 
 def _leaves(module: Module) -> Iterator[tuple[str, Tensor | Module | Generator]]:

@@ -1,7 +1,11 @@
-"""The checker finds every mistake in bugs.cu, with its kind and line, and none in the fixed versions. Start at `test_found`."""
+"""The checker finds every mistake in bugs.cu, with its kind and line, and none in the fixed versions. Start at `test_found`.
+
+    python tests/emulator/test_bugs.py          how many a plain run shows, three schedules, and the checker
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -32,13 +36,15 @@ def marked(name: str) -> tuple[int, list[str]]:
     raise AssertionError(f"{name} has no line with BUG")
 
 
-def run(name: str, fixed: bool, schedule: str) -> np.ndarray:
+def run(name: str, fixed: bool, schedule: str, check: bool = True) -> np.ndarray:
     program = Program(TEXT, ("-DFIXED",) if fixed else ())
     shared = (4 * BLOCK if fixed else BLOCK) if name == "dynamic_too_small" else 0
-    x, out = np.linspace(0, 1, N, dtype=np.float32), np.zeros(N, np.float32)
-    with running(check=True, schedule=schedule):
+    memory = np.full(20 * N, 7, np.float32)  # what lies around the arrays: without the checker nobody stops at their ends
+    x, out = memory[5 * N : 6 * N], memory[10 * N : 11 * N]
+    x[:], out[:] = np.linspace(0, 1, N), 0
+    with running(check=check, schedule=schedule):
         program.launch(name, ROOM.get(name, BLOCKS), BLOCK, (np.int32(N), x, out), shared)
-    return out
+    return np.concatenate([x, out])
 
 
 def test_there_are_enough() -> None:
@@ -64,3 +70,21 @@ def test_no_alarm_when_fixed(name: str) -> None:
     results = [run(name, True, schedule) for schedule in SCHEDULES]
     if name not in ("sum_of_all_blocks",):  # adds in the order of the blocks, as atomics do
         assert all(np.array_equal(r, results[0]) for r in results)
+
+
+def noticed(name: str, schedule: str, check: bool) -> bool:
+    """Whether a run of the mistake ends in an error, with other numbers than the fixed kernel, or with the process."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(not np.array_equal(run(name, False, schedule, check), run(name, True, "forward")))
+        except KernelError:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] != 0
+
+
+if __name__ == "__main__":
+    plain = {name: [noticed(name, schedule, check=False) for schedule in SCHEDULES] for name in NAMES}
+    checked = [noticed(name, "forward", check=True) for name in NAMES]
+    print(f"{len(NAMES)} mistakes: {sum(first for first, *_ in plain.values())} show in a plain run, "
+          f"{sum(map(any, plain.values()))} in one of three schedules, {sum(checked)} under the checker")

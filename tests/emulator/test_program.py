@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,14 @@ def test_a_text_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiler.build(TEXT) == path
     assert path.stat().st_mtime_ns == before
     assert path.parent == compiler.folder()
+
+
+def test_the_example_of_the_guide() -> None:
+    guide = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text(encoding="utf-8")
+    code, message = re.search(r"```python\n(.*?)```\s+```\nKernelError: (.*?)```", guide, re.DOTALL).groups()
+    with pytest.raises(KernelError) as error:
+        exec(code, {})
+    assert str(error.value) == " ".join(message.split())
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
