@@ -258,6 +258,13 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         find_compiler.cache_clear()
 
 
+def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler.sys, "platform", "darwin")
+    find_compiler.cache_clear()
+    with pytest.raises(NoCompiler, match="under Linux only, not on darwin"):
+        find_compiler()
+
+
 def test_the_fibers_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """ucontext, which is used where there is no switch of our own."""
     plain = compiler._object
