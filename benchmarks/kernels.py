@@ -104,8 +104,8 @@ def figure(rows: list[dict], roof: dict[str, float]) -> bytes:
 
     from matplotlib import pyplot as plt
 
-    largest = list(SIZES)[-1]
-    mine = [r for r in rows if r["lane"] == "numba" and r["flops"] > 0 and r["case"].endswith(largest)]
+    largest = rows[-1]["case"].split(" ", 1)[1]
+    mine = [r for r in rows if r["lane"] == "numba" and r["flops"] > 0 and r["case"].split(" ", 1)[1] == largest]
     x = np.array([r["flops"] / r["bytes"] for r in mine])
     y = np.array([r["flops"] / (r["quartiles"][1] * 1e-6) for r in mine]) / 1e9
     fig, ax = plt.subplots(figsize=(9, 6), layout="constrained")

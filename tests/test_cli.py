@@ -131,7 +131,7 @@ def everything(folder):
 
 REFUSED = {
     # words that do not exist
-    "": ["COMMAND is missing", "train, sample, evaluate, compare, classifier, data, models, check, gradcheck, doctor"],
+    "": ["COMMAND is missing", "train, sample, evaluate, compare, classifier, data, models, kernels, check, ", "bench, doctor"],
     "trian vae": ["unknown command 'trian'", "did you mean train?"],
     "xyzzy": ["unknown command 'xyzzy'", "known are train, sample"],
     "--verison models": ["unknown option '--verison'"],
@@ -199,6 +199,7 @@ REFUSED = {
     "evaluate run -k 0": ["-k", "a whole number of at least 1", "'0'"],
     "evaluate run -k 2.5": ["-k", "a whole number of at least 1", "'2.5'"],
     "evaluate run --samples -1": ["--samples", "a whole number of at least 0", "'-1'"],
+    "evaluate run --samples 3": ["--samples 3", "at least 10 samples", "0, for none"],
     "evaluate run --samples 361": ["--samples 361", "digits has 360 test samples"],
     "classifier --data moons": ["--data moons", "without labels"],
     "classifier --data mnits": ["--data", "did you mean mnist?"],

@@ -1,7 +1,7 @@
 """The command line, thin: it parses, calls, prints. Start at `main`, and at `build_parser`, which has every command and option.
 
     runs       train, sample, evaluate: what is done with a run
-    lists      data, models, kernels, check, gradcheck, doctor: what is known here, and whether it is right
+    lists      data, models, kernels, check, gradcheck, warmup, bench, doctor: what is known here, and whether it is right
     options    how options are made from the fields of configurations, and how arguments are refused
     printing   tables, complaints, and streams of any encoding
 
@@ -24,7 +24,16 @@ from ..autograd import backend
 from ..models import FAMILIES, MODELS
 from ..training.config import ConfigError, Diverged, RunConfig
 from ..training.files import FileError
-from .lists import check_command, data_command, doctor_command, gradcheck_command, kernels_command, models_command
+from .lists import (
+    bench_command,
+    check_command,
+    data_command,
+    doctor_command,
+    gradcheck_command,
+    kernels_command,
+    models_command,
+    warmup_command,
+)
 from .options import Parser, a_folder, a_name, add_train_options, value
 from .printing import complain, leave_streams, prepare_streams, sentence
 from .runs import classifier_command, compare_command, evaluate_command, sample_command, train_command
@@ -148,5 +157,9 @@ def build_parser() -> Parser:
     check.add_argument("ops", nargs="*", metavar="OP", help="names of ops (default: all)")
     check.add_argument("--examples", type=value(int, 1), default=20, metavar="N", help="random cases of each (default: 20)")
     check.add_argument("--seed", type=value(int, 0, 2**32 - 1), default=0, metavar="N", help="seed of the cases (default: 0)")
+    warmed = command(warmup_command, "compile the kernels of models before they are wanted")
+    warmed.add_argument("models", nargs="*", metavar="MODEL", help="names of models (default: all)")
+    bench = command(bench_command, "measure: kernels, engine, whole training steps, against PyTorch and JAX")
+    bench.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="see: minigen bench --help")
     command(doctor_command, "say what this installation can do, and how to mend what it cannot")
     return parser

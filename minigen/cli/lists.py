@@ -117,6 +117,29 @@ def gradcheck_command(args: argparse.Namespace) -> int:
     return 1 if check_all(args.ops, examples=args.examples, seed=args.seed) else 0
 
 
+def warmup_command(args: argparse.Namespace) -> None:
+    """minigen warmup [MODEL ...]"""
+    from ..training.warmup import warm_up
+
+    for name in args.models:
+        if name not in MODELS:
+            raise ConfigError(rules.unknown("model", name, MODELS))
+    warm_up(args.models or MODELS, lambda text: print(text, flush=True))
+
+
+def bench_command(args: argparse.Namespace) -> int:
+    """minigen bench ..."""
+    import importlib.util
+
+    if importlib.util.find_spec("benchmarks") is None:
+        raise ConfigError(
+            "the benchmarks are not in the installed package but in the repository: clone it, and run this in its folder"
+        )
+    from benchmarks.__main__ import main
+
+    return main(args.arguments or ["--help"])
+
+
 def doctor_command(args: argparse.Namespace) -> None:
     """minigen doctor"""
     import platform

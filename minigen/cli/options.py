@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     """argparse that raises, names what it knows, and does not guess at abbreviations. Its subparsers are of this class too."""
 
     def __init__(self, **kwargs: Any):
-        look = lambda prog: argparse.HelpFormatter(prog, max_help_position=30)
+        look = lambda prog: argparse.HelpFormatter(prog, max_help_position=32)
         super().__init__(**kwargs, allow_abbrev=False, formatter_class=look)
         self.set_defaults(parser=self)
 

@@ -14,6 +14,7 @@ from ..training.files import write_atomically
 from ..training.run import load_run, train
 from .options import flag
 
+FEWEST = 10  # samples that can be scored: each has its five nearest neighbours among the others
 IN_PICTURE = {4: 400, 2: 5000}  # how many images (N, H, W, C), or points (N, 2), fit into a picture
 
 
@@ -96,6 +97,8 @@ def evaluate_command(args: argparse.Namespace) -> None:
     for option, n in (("-n", args.n), ("--samples", args.samples)):
         if n is not None and n > len(run.test):
             raise ConfigError(f"{option} {n}: {run.test.name} has {len(run.test)} test samples; choose at most as many")
+    if args.samples is not None and 0 < args.samples < FEWEST:
+        raise ConfigError(f"--samples {args.samples}: scores need at least {FEWEST} samples; or choose 0, for none")
     x = some(run.test, args.n or len(run.test))[0]
     print(_summary(run), flush=True)
     with say_when_compiling(Progress().say):

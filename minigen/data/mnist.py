@@ -71,6 +71,7 @@ def load_half(name: str, split: str, cache: Path | str | None = None) -> Dataset
 
 
 def half_description(name: str) -> str:
+    """What the images of half the side are."""
     return FAMILIES[name].description.replace(f"{SIDE} x {SIDE}", f"averaged to {SIDE // 2} x {SIDE // 2}")
 
 

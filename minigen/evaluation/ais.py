@@ -29,7 +29,9 @@ class Path(Protocol):
     """Unnormalised densities f_β between f_0, which can be drawn from and has the constant exp(log_z0), and f_1."""
 
     @property
-    def log_z0(self) -> float: ...
+    def log_z0(self) -> float:
+        """log of the integral of f_0, in nats."""
+        ...
 
     def start(self, n: int, rng: Generator) -> np.ndarray:
         """n draws from f_0."""
@@ -92,6 +94,7 @@ class AISLogProb:
 
     @property
     def shared_stderr(self) -> float:
+        """Standard error of log Z, which all log p have in common; 0 before the first call."""
         return self.found.stderr if self.found else 0.0
 
     @property

@@ -46,7 +46,10 @@ def kid(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def mmd(x: np.ndarray, y: np.ndarray, width: float) -> float:
-    """Unbiased MMD² with k(a, b) = exp(-½ |a - b|²/width²)     (Gretton 2012, eq. 3). For equal x and y, often below 0."""
+    """Unbiased MMD² with k(a, b) = exp(-½ |a - b|²/width²)     (Gretton 2012, eq. 3). For equal x and y, often below 0.
+
+    x, y: (N, D), (M, D).     Raises ValueError for a width of 0 or less, for arrays of other shapes, and fewer than two rows.
+    """
     if not width > 0:
         raise ValueError(f"mmd: the kernel's width must be above 0, not {width}")
     x, y = _pair(x, y, "mmd")
@@ -65,6 +68,7 @@ def sliced_wasserstein(x: np.ndarray, y: np.ndarray, rng: Generator, directions:
 
     In one dimension W₂ pairs the sorted values, so x and y must have equally many. The directions come in orthonormal sets of
     D, `directions` rounded up to whole sets: each set sees every shift by the same amount.     proved by: truth sliced-w
+    Raises ValueError for arrays of unequal or of other shapes than (N, D).
     """
     x, y = _pair(x, y, "sliced_wasserstein")
     if len(x) != len(y):

@@ -125,10 +125,12 @@ class ClassReport:
 
     @property
     def missing(self) -> list[int]:
+        """Classes of the data of which there is no sample."""
         return np.flatnonzero((self.share == 0) & (self.data > 0)).tolist()
 
     @property
     def kl(self) -> float:
+        """KL(classes of the samples ‖ classes of the data), in nats."""
         there = self.share > 0
         with np.errstate(divide="ignore"):  # a class that the data have not: infinitely far
             return float((self.share[there] * np.log(self.share[there] / self.data[there])).sum())

@@ -43,7 +43,10 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[fl
 
 
 def radii(x: np.ndarray, k: int) -> np.ndarray:
-    """The squared distance from each row to its k-th nearest other row.     (N, D) -> (N,)"""
+    """The squared distance from each row to its k-th nearest other row.     (N, D) -> (N,)
+
+    Raises ValueError for k below 1, or of as many as there are rows.
+    """
     if not 1 <= k < len(x):
         raise ValueError(f"k = {k} neighbours among {len(x)} rows: choose k from 1 to {len(x) - 1}")
     found = np.empty(len(x))

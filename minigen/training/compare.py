@@ -32,9 +32,9 @@ from ..models import FAMILIES
 from . import figures, files, quality, recorder
 from .config import ConfigError, Diverged, RunConfig, unknown
 from .progress import say_when_compiling
-from .run import load_run, train
+from .run import Run, load_run, train
 
-NEVER = 10**9  # steps between two evaluations: a comparison looks at the end only
+NEVER, OFTEN = 10**9, 100  # steps between two evaluations, for it looks at the end only, and between two checkpoints
 IN_ROW = 12  # images that are shown of each
 UNITS = {
     True: "",
@@ -71,6 +71,7 @@ class Comparison:
 
     @property
     def points(self) -> bool:
+        """Whether the data are points in the plane; else they are images."""
         return DATASETS[self.data].levels is None
 
     @property
@@ -82,7 +83,13 @@ class Comparison:
         """The run of one family: its model for points, or for images."""
         model = FAMILIES[family][0 if self.points else 1]
         return RunConfig(
-            model=model, data=self.data, minutes=self.minutes, seed=self.seed, threads=self.threads, evaluate_every=NEVER
+            model=model,
+            data=self.data,
+            minutes=self.minutes,
+            seed=self.seed,
+            threads=self.threads,
+            evaluate_every=NEVER,
+            checkpoint_every=OFTEN,
         )
 
 
@@ -92,7 +99,9 @@ def compare(wanted: Comparison, folder: Path, resume: bool = False, quiet: bool 
     folder: empty or new, or with `resume` that of a comparison which asked for the same.     say: is told what goes on.
     Raises FileError or ConfigError, and all that `train` raises, but for Diverged: that is what the row of a family says then.
     """
-    runs = {family: wanted.run(family) for family in wanted.families}  # refuses before anything is written
+    runs = {family: wanted.run(family) for family in wanted.families}
+    for config in runs.values():
+        Run(config)  # refuses what cannot be made, before anything is written
     _prepare(wanted, folder, resume)
     rows = []
     for family, config in runs.items():
@@ -177,15 +186,16 @@ def judged(family: str, folder: Path, wanted: Comparison, say: Say) -> dict[str,
 def _likelihood(run: Any, wanted: Comparison) -> dict[str, Any]:
     """The best likelihood that the model has, and what kind of number it is."""
     x = figures.some(run.test, wanted.number)[0]
-    own = run.model.estimators(wanted.k)
+    own = figures.estimators(run.model, wanted.k)
     if own:
         name, log_prob = next(iter(own.items()))
         nll = figures.estimate(run, x, name, log_prob)
     elif "log_prob_bound" in run.model.capabilities():
         nll = figures.likelihood(run, x, wanted.k)
     else:
-        why = getattr(run.model, "no_likelihood", None) or "this model gives no probabilities"
-        return {"kind": "undefined", "why": why}
+        has_energy = "energy" in run.model.capabilities()
+        known = "probabilities up to a constant, which is not known" if has_energy else "it gives no probabilities"
+        return {"kind": "undefined", "why": getattr(run.model, "no_likelihood", None) or known}
     return {"kind": kind_of(nll), **dataclasses.asdict(nll), "text": str(nll)}
 
 
@@ -259,7 +269,7 @@ def _nll(nll: dict[str, Any]) -> str:
 def _which(nll: dict[str, Any]) -> str:
     """ "bound, IWAE-50; digits test, dynamic binarisation" """
     if nll["kind"] == "undefined":
-        return f"undefined: {nll['why']}"
+        return nll["why"]
     how = nll["estimator"].removeprefix("exact").lstrip(", ")
     return f"{nll['kind']}{', ' if how else ''}{how}; {nll['data']}"
 
@@ -294,7 +304,7 @@ def picture(wanted: Comparison, rows: list[dict[str, Any]], folder: Path) -> byt
     for row in rows:
         if "scores" in row:
             first = next(iter(row["scores"].values()))
-            caption = f"{row['family']}\n{_nll(row['nll'])}\n{first['name']} {_short(first['value'])}"
+            caption = f"{row['family']}\nNLL {_nll(row['nll'])}\n{first['name']} {_short(first['value'])}"
             drawn[caption] = np.load(folder / row["family"] / "samples.npy", allow_pickle=False)
     title = f"{wanted.data}, {wanted.minutes:g} minutes of processor time each"
     if test.x.ndim == 4:

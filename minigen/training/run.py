@@ -159,8 +159,7 @@ class Run:
         """One training step. Returns the terms that the model reports. Raises Diverged, also for one that is not finite."""
         from ..autograd.kernels import jit
 
-        at_work = lambda: time.process_time() - jit.compiling_seconds()  # what is compiled once is no part of a budget
-        start = at_work()
+        start, compiled = time.process_time(), jit.compiling_seconds()  # what is compiled once is no part of a budget
         x, labels = self.batches()
         try:
             terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
@@ -170,7 +169,7 @@ class Run:
         if self.ema is not None:
             self.ema.update()
         self.step += 1
-        self.cpu_seconds += at_work() - start
+        self.cpu_seconds += time.process_time() - start - (jit.compiling_seconds() - compiled)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
@@ -251,8 +250,8 @@ class Run:
     def restore_model(self, latest: Latest) -> None:
         """Take over what looking at the model needs: parameters and their average."""
         with _fitting(latest):
-            _require_config(latest, self.config)
             require_same(latest.state["model"], self.model.state_dict(), latest.path)
+            _require_config(latest, self.config)
             self.model.load_state_dict(latest.state["model"])
             if self.ema is not None:
                 self.ema.load_state_dict(latest.state["ema"])

@@ -5,11 +5,11 @@
 
 Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them, and finds the class that a name means.
 
-    vae, ddpm, density, gan     checks of a class, and the rows that say what it must have to be checked
-    linear, diffusion, energy, flow, autoregressive, gradients     the closed forms and tools that they rest on
+    vae, gan, ddpm, density, energy, autoregressive     checks of a class, and rows that say what it must have to be checked
+    linear, diffusion, flow, gradients                  the closed forms and tools that they rest on
 """
 
-from . import ddpm, density, gan, vae
+from . import autoregressive, ddpm, density, energy, gan, vae
 from .autoregressive import all_images, chi_square, composed, level_masses, seen_from, sensitivity, sum_over_images
 from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
@@ -28,7 +28,8 @@ from .gradients import reparameterised, score_function
 from .linear import Ppca, autoencoder_error
 from .truth import Finding, SigmaPoints, Truth
 
-TRUTHS = {truth.name: truth for truth in (*vae.TRUTHS, *ddpm.TRUTHS, *density.TRUTHS, *gan.TRUTHS)}
+FILES = (vae, gan, ddpm, density, energy, autoregressive)
+TRUTHS = {truth.name: truth for file in FILES for truth in file.TRUTHS}
 
 __all__ = [
     "TRUTHS",

@@ -14,10 +14,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor, grad, no_grad
+from ..random import Generator
+from .truth import Finding, Truth
 
 Network = Callable[[Tensor], Tensor]  # (N, ...) -> (N, ..., P), the outputs of each of the D values of a sample
 
@@ -110,3 +113,85 @@ def chi_square(samples: np.ndarray, log_prob: Callable[[np.ndarray], Tensor], le
         expected, counts = (np.append(a[:-2], a[-2] + a[-1]) for a in (expected, counts))
     df = len(expected) - 1
     return float((((counts - expected) ** 2 / expected).sum() - df) / math.sqrt(2 * df))
+
+
+# ---- checks of a class, by its `example_images(rng)`: a model of 3 x 4 binary images with random parameters
+
+
+def check_sum(cls: Any) -> list[Finding]:
+    """Σ_x p(x) = 1 over all 4,096 images."""
+    model = cls.example_images(Generator(0))
+    total = sum_over_images(model.log_prob, model.data_shape)
+    return [Finding("Σ p(x) over all images of 3 x 4 pixels", total, 1, 1e-9)]
+
+
+def check_causal(cls: Any) -> list[Finding]:
+    """∂ output_i/∂ x_j = 0 for j ≥ i, at several random inputs; and each output but the first sees something."""
+    model, rng = cls.example_images(Generator(0)), np.random.default_rng(1)
+    seen = np.max([sensitivity(model.network, rng.normal(size=model.data_shape)) for _ in range(4)], axis=0)  # (D, D)
+    return [
+        Finding("largest slope of an output in its own pixel", float(np.diag(seen).max()), 0, 0),
+        Finding("largest slope of an output in a later pixel", float(np.triu(seen, 1).max()), 0, 0),
+        Finding("outputs, but the first, that see no pixel", float((np.tril(seen, -1)[1:].max(axis=1) == 0).sum()), 0, 0),
+    ]
+
+
+def check_sampler(cls: Any, n: int = 10_000) -> list[Finding]:
+    """Samples come as often as their probability says: χ² over all images, in standard deviations."""
+    model = cls.example_images(Generator(0))
+    samples = np.rint(model.astype(np.float32).sample(n, Generator(1)))  # in the precision that it samples in
+    away = chi_square(samples, model.astype(np.float64).log_prob)
+    return [Finding("(χ² - df)/√(2 df) of samples", away, 0, 4)]
+
+
+def check_mixture(cls: Any) -> list[Finding]:
+    """The masses of all levels add up to 1, wherever the components are."""
+    rng, findings = np.random.default_rng(0), []
+    for levels in (2, 17, 256):
+        output = 3 * rng.normal(size=(200, 3 * 5))
+        total = level_masses(cls(levels, 5).astype(np.float64).log_levels, output, levels).sum(axis=1)
+        away = float(np.abs(total - 1).max())
+        findings.append(Finding(f"farthest from 1 that the masses of {levels} levels add up to", away, 0, 1e-9))
+    return findings
+
+
+# ---- the rows of the table
+
+
+PIXELS = ("log_prob", "complete", "example_images")
+
+TRUTHS = (
+    Truth(
+        "ar-sum",
+        "the probabilities of all images add up to 1",
+        "the chain rule: Σ_x Π_i p(x_i | x_<i) = 1",
+        PIXELS,
+        check_sum,
+        mistakes="a mask that lets a pixel see itself or later ones, or logits averaged where probabilities should be",
+    ),
+    Truth(
+        "causal",
+        "no output depends on its own pixel or a later one",
+        "van den Oord et al. 2016, arXiv 1601.06759, sec. 3.4",
+        PIXELS,
+        check_causal,
+        mistakes="mask B in the first layer, where it must be A, or a shift the wrong way",
+    ),
+    Truth(
+        "ar-sampler",
+        "samples come as often as their probability says",
+        "Pearson's χ² over all images",
+        (*PIXELS, "sample"),
+        check_sampler,
+        mistakes="pixels drawn in another order, all from one pass, or a cache that is not kept up",
+    ),
+    Truth(
+        "logistic-mixture",
+        "the masses of all grey levels add up to 1",
+        "Salimans et al. 2017, arXiv 1701.05517, sec. 2.1",
+        ("log_levels", "below"),
+        check_mixture,
+        made_of=("levels", "components"),
+        mistakes="the first and the last level, which must reach to infinity, or the width of a level",
+    ),
+)

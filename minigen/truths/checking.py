@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..models import FAMILIES, MODELS, Entry
 from ..random import Generator
 from .truth import Finding, Truth
 
-SMALL = {"hidden": 16, "base": 16}  # sizes of the example of a built-in model
+SMALL = {"hidden": 16, "base": 16, "channels": 6, "blocks": 2, "layers": 2}  # sizes of the example of a built-in model
 
 
 class SubjectError(ValueError):
@@ -112,24 +112,32 @@ def subjects(name: str) -> list[tuple[str, type]]:
 
 
 def built_in(entry: Entry) -> type:
-    """The class of a built-in model, with the `example` that some truths ask for where it can model points."""
+    """The class of a built-in model, with the `example` and `example_images` that some truths ask for, where it has them."""
     config: Any = entry.config()
     small = {f.name: SMALL[f.name] for f in fields(config) if f.name in SMALL}
-    try:
-        entry.build((2,), replace(config, **small), Generator(0))
-    except ValueError:  # of images only
-        return entry.cls
+    shapes = {"example": (2,), "example_images": (3, 4, 1)}
+    examples = {}
+    for name, shape in shapes.items():
+        try:
+            entry.build(shape, replace(config, **small), Generator(0))
+        except ValueError:  # not for this shape
+            continue
+        examples[name] = staticmethod(_random(entry, shape, replace(config, **small)))
+    return type(entry.cls.__name__, (entry.cls,), {**examples, "__module__": entry.cls.__module__})
+
+
+def _random(entry: Entry, shape: tuple[int, ...], config: Any) -> Callable[[Generator], Any]:
+    """Makes a model of this shape, in float64, with random numbers in all parameters."""
 
     def example(rng: Generator) -> Any:
-        """In float64, with random numbers in all parameters."""
-        model = entry.build((2,), replace(config, **small), rng).astype(np.float64)
+        model = entry.build(shape, config, rng).astype(np.float64)
         model.eval()
         noise = np.random.default_rng(0)
         for p in model.parameters():
             p.data[...] += 0.1 * noise.normal(size=p.shape) / np.sqrt(max(1, p.shape[0] if p.ndim > 1 else 1))
         return model
 
-    return type(entry.cls.__name__, (entry.cls,), {"example": staticmethod(example), "__module__": entry.cls.__module__})
+    return example
 
 
 def own_class(name: str) -> type:

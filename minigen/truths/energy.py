@@ -1,7 +1,7 @@
 """Truths of energies, of the chains that sample them, and of scores. Start at `ula_variance`.
 
 What a chain, a partition function or a gradient must be, in closed form or by going through all states one by one, in float64.
-Nothing here uses a model's own way of computing it.
+The closed forms use nothing of a model. At the end are the checks of a class that rest on them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from ..autograd import Tensor, grad, ops
+from ..models.ebm import EBM2dConfig
+from ..models.ncsn import NCSN2dConfig
+from ..models.rbm import RBMConfig
+from ..random import Generator
+from .truth import Finding, Truth
 
 
 def ula_variance(curvature: float, step: float) -> float:
@@ -90,3 +98,108 @@ class TwoModes:
 def _states(n: int) -> np.ndarray:
     """All states of n binary units, in the order of the numbers that they spell.     -> (2^n, n)"""
     return np.array(list(itertools.product((0.0, 1.0), repeat=n)))
+
+
+# ---- checks of a class
+
+
+def ula(cls: Any, curvature: float = 2.0, step: float = 0.15, chains: int = 20_000) -> list[Finding]:
+    """On E = λx²/2 unadjusted Langevin chains end in the variance 1/(λ(1 - ηλ/2)), and a Metropolis test makes it 1/λ.
+
+    The energy of the model is that of its network, f = (λ - 1) x²/2, and of its reference, x²/2.
+    """
+    network = lambda x: 0.5 * (curvature - 1) * ops.square(x).sum(axis=1)
+    right = ula_variance(curvature, step)
+    suspects = {
+        "langevin": (
+            (right / 2, "the noise is √η where it must be √(2η): temperature ½"),
+            (2 * right, "the noise is too large by √2: temperature 2"),
+            (ula_variance(curvature, step / 2), "the gradient is multiplied by η/2 and the noise by √η: that is half the step"),
+            (0.0, "no noise is added: this is gradient descent"),
+        ),
+        "mala": ((right, "every proposal is accepted"),),
+    }
+    findings = []
+    for sampler, expected in (("langevin", right), ("mala", 1 / curvature)):
+        config = EBM2dConfig(sampler=sampler, step=step, data_noise=0.0, reference="data")
+        model, rng = cls(network, (1,), config).astype(np.float64), Generator(0)
+        x = model.walk(rng.normal((chains, 1), dtype=np.float64), 25, rng)[0]
+        error = 4 * expected * math.sqrt(2 / chains)
+        findings.append(Finding(f"variance of {sampler} chains", float(np.var(x)), expected, error, suspects[sampler]))
+    return findings
+
+
+def rbm_z(cls: Any, d: int = 6, k: int = 5) -> list[Finding]:
+    """log Z over visible states, hidden ones and pairs; log p of every state; the gradient of the free energies."""
+    rng, findings = np.random.default_rng(0), []
+    model = cls((2, 3, 1), RBMConfig(hidden=k, chains=8, batch_size=8), Generator(0)).astype(np.float64)
+    for p in model.parameters():
+        p.data[...] = rng.normal(size=p.shape)
+    truth = EnumeratedRBM(model.weight.data, model.visible_bias.data, model.hidden_bias.data)
+    for over in ("visible", "hidden"):
+        findings.append(Finding(f"log Z over {over} states, nats", float(model.log_partition(over)), truth.log_z(), 1e-9))
+    v = truth.visible.reshape(-1, 2, 3, 1)
+    findings.append(Finding("largest error of log p, nats", float(np.abs(model.log_prob(v) - truth.log_p()).max()), 0, 1e-9))
+    data, p = truth.visible[rng.integers(0, 2**d, 10)], np.exp(truth.log_p())
+    loss = model.energy(data).mean() - (model.energy(truth.visible) * Tensor(p)).sum()
+    error = max(
+        float(np.abs(own.data + exact).max())
+        for own, exact in zip(grad(loss, model.parameters()), truth.gradient(data), strict=True)
+    )
+    findings.append(Finding("largest error of the gradient of F(data) - F(model)", error, 0, 1e-9))
+    return findings
+
+
+def denoising_score(cls: Any, n: int = 50_000) -> list[Finding]:
+    """Of data N(0, s²) the best network's loss is mean_σ ½ s²/(s² + σ²), and its score -x/(s² + σ²)."""
+    s2, sigmas = 0.49, np.geomspace(2.0, 0.1, 5)
+
+    def network(x: Any, u: np.ndarray, y: Any = None) -> Tensor:
+        sigma = sigmas[np.rint(u * (len(sigmas) - 1)).astype(int)][:, None]
+        return Tensor(-sigma * (x.data * np.sqrt(1 + sigma**2)) / (s2 + sigma**2))  # it sees x/√(1 + σ²), and says σ s(x)
+
+    model = cls(network, (1,), NCSN2dConfig(sigma_max=2.0, sigma_min=0.1, noises=5))
+    loss = model.loss(math.sqrt(s2) * Generator(2).normal((n, 1), dtype=np.float64), Generator(3)).total.item()
+    least = float((0.5 * s2 / (s2 + sigmas**2)).mean())
+    x = np.linspace(-1, 1, 5)[:, None]
+    error = max(float(np.abs(model.score(x, sigma) + x / (s2 + sigma**2)).max()) for sigma in sigmas)
+    suspects = ((2 * least, "the factor ½ is left out"),)
+    return [
+        Finding("loss of the best network", float(loss), least, 4 * math.sqrt(0.5 / n), suspects),
+        Finding("largest error of its score", error, 0, 1e-6),
+    ]
+
+
+# ---- the rows of the table
+
+
+TRUTHS = (
+    Truth(
+        "ula",
+        "chains on a quadratic energy end in a known variance, and with a Metropolis test in the right one",
+        "Roberts & Tweedie 1996; Var = (1 - ηλ)² Var + 2η",
+        ("energy", "walk"),
+        ula,
+        made_of=("network", "data_shape", "config"),
+        mistakes="the ½ of the step, √(2η), the sign of the gradient, the temperature, or a missing test of acceptance",
+    ),
+    Truth(
+        "denoising-score",
+        "of Gaussian data the best network's loss and score are known at every level of noise",
+        "Song & Ermon 2019, arXiv 1907.05600, eqs. 5-6",
+        ("loss", "score", "sample"),
+        denoising_score,
+        made_of=("network", "data_shape", "config"),
+        mistakes="the weight σ² of a level, the noise for the score, or their sign",
+        without=("energy", "denoise"),
+    ),
+    Truth(
+        "rbm-z",
+        "log Z by enumerating visible states is that by enumerating hidden ones, and so are log p and its gradient",
+        "Hinton 2012, A practical guide to training restricted Boltzmann machines",
+        ("energy", "log_partition", "gibbs"),
+        rbm_z,
+        made_of=("data_shape", "config"),
+        mistakes="the free energy: a softplus for each hidden unit, and the visible bias outside of it",
+    ),
+)

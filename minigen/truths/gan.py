@@ -273,26 +273,44 @@ def spectral_norm(cls: Any) -> list[Finding]:
     return findings
 
 
+GAN = ("generator", "discriminator", "data_shape", "config")  # how the constructor of a class begins
+GAMES = ("discriminator_loss", "generator_loss", "generate")
+
 TRUTHS = (
     Truth(
         "optimal-d",
         "against the best discriminator a game is worth 2 JSD - log 4, 2 (1 - TV), or minus a Wasserstein distance",
         "Goodfellow et al. 2014, arXiv 1406.2661, theorem 1",
-        ("discriminator_loss", "generator_loss", "generate"),
+        GAMES,
         optimal_d,
+        made_of=GAN,
+        mistakes="the sign of a loss, real and generated samples exchanged, or the generator's loss for another game",
     ),
     Truth(
         "dirac-gan",
         "near the equilibrium simultaneous steps circle outwards without R1, and come in with it",
         "Mescheder et al. 2018, arXiv 1801.04406, lemma 2.3 and theorem 4.1",
-        ("discriminator_loss", "generator_loss", "generate"),
+        GAMES,
         dirac_gan,
+        made_of=GAN,
+        mistakes="the ½ of R1, a penalty on generated samples, or one through which no gradient comes back",
     ),
     Truth(
         "gradient-penalty",
         "for a quadratic discriminator both penalties, and their own gradients, have closed forms",
         "Gulrajani et al. 2017, arXiv 1704.00028, eq. 3",
-        ("discriminator_loss", "generator_loss", "generate"),
+        GAMES,
         gradient_penalty,
+        made_of=GAN,
+        mistakes="a slope that is summed or averaged over the batch, its norm without the root, or no second gradient",
+    ),
+    Truth(
+        "spectral-norm",
+        "power iteration finds the largest singular value, and the gradient of W/σ(W) is that of the exact one",
+        "Miyato et al. 2018, arXiv 1802.05957, section 2.3",
+        ("forward", "astype"),
+        spectral_norm,
+        made_of=("weight", "rng"),
+        mistakes="too few steps, u and v that are not kept, or a gradient that does not pass through σ",
     ),
 )

@@ -60,6 +60,7 @@ class Truth:
     claim: one line.     source: where the fact is proved.     needs: the methods that a class must have to be checked.
     check(cls) -> findings, all of which must hold.
     made_of: how the parameters of its constructor must begin, by name; () for any.
+    without: methods by which other kinds of models are known, that are made in the same way.
     mistakes: what is likely to be wrong with a class that fails, where its findings do not tell more.
     """
 
@@ -70,6 +71,7 @@ class Truth:
     check: Callable[[type], list[Finding]]
     made_of: tuple[str, ...] = ()
     mistakes: str = ""
+    without: tuple[str, ...] = ()
 
     def fits(self, cls: type) -> bool:
         """Whether it can be checked for this class."""
@@ -80,6 +82,9 @@ class Truth:
         missing = [name for name in self.needs if not callable(getattr(cls, name, None))]
         if missing:
             return f"it has no {' and no '.join(missing)}"
+        others = [name for name in self.without if callable(getattr(cls, name, None))]
+        if others:
+            return f"it is another kind of model: it has {' and '.join(others)}"
         if self.made_of and parameters_of(cls)[: len(self.made_of)] != self.made_of:
             return f"it is not made as {cls.__name__}({', '.join(self.made_of)}, ...)"
         return ""

@@ -84,7 +84,7 @@ def test_a_table_of_images(tmp_path):
     assert tiny[1].endswith(" nats")
     assert tiny[2] == "bound, IWAE-50; digits test, dynamic binarisation"
     assert tiny[3].startswith("independent Bernoullis 2")
-    assert blind[:4] == ["blind", "undefined", "undefined: it only draws", "–"]
+    assert blind[:4] == ["blind", "undefined", "it only draws", "–"]
     assert tiny[8] == blind[8] == "64"
     assert "Scores of 60 samples each; as many real ones, from the training set, have LeNet-FID " in text
     assert "Likelihoods are means over 50 test samples: in nats of models that see black and white" in text

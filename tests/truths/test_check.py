@@ -149,9 +149,9 @@ class AnotherBase(Flow):
 
 
 class StartsAgain(ActNorm):
-    def _start(self, x):
-        super()._start(x)
-        self.started.data[...] = 0
+    def forward(self, x):
+        self.started[...] = 0
+        return super().forward(x)
 
 
 class KeepsItsSign(Inverse):
