@@ -21,15 +21,18 @@ LARGEST_GRID = ((1 << 31) - 1, 65535, 65535)
 MOST_SHARED = 48 * 1024  # bytes of a block
 
 
-def check_sizes(name: str, grid: Size, block: Size, shared: int) -> None:
-    """Raise KernelError for what a real device calls an "invalid configuration argument".     shared: bytes"""
+def check_sizes(name: str, grid: Size, block: Size, static: int, dynamic: int) -> None:
+    """Raise KernelError for what a real device calls an "invalid configuration argument".
+
+    static, dynamic: bytes of shared memory that the kernel declares, and that the launch adds.
+    """
     for what, sizes, largest in (("grid", grid, LARGEST_GRID), ("block", block, LARGEST_BLOCK)):
         if not all(1 <= size <= most for size, most in zip(sizes, largest, strict=True)):
             raise KernelError("limit", f"kernel {name}: no device has a {what} of {sizes}; each axis has 1 to {largest}")
     threads = math.prod(block)
     if threads > MOST_THREADS:
         raise KernelError("limit", f"kernel {name}: a block of {block} is {threads} threads, more than {MOST_THREADS}")
-    check_shared(f"kernel {name}: dynamic shared memory", shared)
+    check_shared(f"kernel {name}: shared memory, {dynamic} bytes of it dynamic,", static + dynamic)
 
 
 def check_shared(what: str, size: int) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -35,14 +36,16 @@ class CompileError(RuntimeError):
 
 @cache
 def find_compiler() -> str:
-    """The C++ compiler's path: $CXX, else the first that is found. Raises NoCompiler."""
+    """The C++ compiler's path: $CXX, else the first that is found. Raises NoCompiler, also where there is no Linux."""
+    if sys.platform != "linux":
+        raise NoCompiler(f"CUDA kernels run on the CPU under Linux only, not on {sys.platform}: use a container, or WSL")
     for name in (os.environ.get("CXX"), *COMPILERS):
         found = shutil.which(name) if name else None
         if found:
             return found
     raise NoCompiler(
         "running CUDA kernels on the CPU needs a C++ compiler, and there is none: install g++ (apt install g++, "
-        "dnf install gcc-c++, xcode-select --install), or name one in the variable CXX"
+        "dnf install gcc-c++), or name one in the variable CXX"
     )
 
 

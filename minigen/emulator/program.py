@@ -119,12 +119,7 @@ class Program:
 
         Raises AttributeError for a kernel that the text does not have.
         """
-        library = self.library(_mode.check)
-        if name not in library.names:
-            raise AttributeError(f"no kernel {name!r} in this text, which has {', '.join(library.names) or 'none'}")
-        buffer = ctypes.create_string_buffer(4096)
-        getattr(library.loaded, f"emulator_signature_{name}")(buffer)
-        return buffer.value.decode().split()
+        return self.library(_mode.check).kernel(name).signature
 
     def launch(self, name: str, grid: Any, block: Any, args: Sequence[Any], shared: int = 0) -> None:
         """Run kernel `name` on a grid of blocks, each of `block` threads: ints, or tuples of up to three.
@@ -137,17 +132,27 @@ class Program:
         _mode.launches.append(Launched(name, grid, block, shared))
         if _mode.dry:
             return
-        signature = self.signature(name)
-        check_sizes(name, grid, block, shared)
         library = self.library(_mode.check)
-        check_arguments(name, signature, args, library.parameters(name, len(signature)))
+        kernel = library.kernel(name)
+        check_sizes(name, grid, block, kernel.shared, shared)
+        check_arguments(name, kernel.signature, args, kernel.parameters)
         with _lock:
-            library.run(name, grid, block, args, shared, _mode)
+            library.run(kernel, grid, block, args, shared, _mode)
 
 
 @cache
 def library_of(text: str, options: tuple[str, ...], checked: bool) -> Library:
     return Library(text, options, checked)
+
+
+class Kernel(NamedTuple):
+    """address: of the function that calls it.     shared: bytes of its own shared variables."""
+
+    name: str
+    address: Any
+    signature: list[str]
+    parameters: list[str]
+    shared: int
 
 
 class Library:
@@ -167,6 +172,20 @@ class Library:
         self.base = own - symbols["emulator_run"]  # where the library was put in memory
         for name, _, size in self.shared:
             check_shared(f"{name}, a shared variable", size)
+        self.kernels: dict[str, Kernel] = {}  # that have been asked for
+
+    def kernel(self, name: str) -> Kernel:
+        """Raises AttributeError for one that the text does not have."""
+        if name not in self.kernels:
+            if name not in self.names:
+                raise AttributeError(f"no kernel {name!r} in this text, which has {', '.join(self.names) or 'none'}")
+            buffer = ctypes.create_string_buffer(4096)
+            getattr(self.loaded, f"emulator_signature_{name}")(buffer)
+            signature = buffer.value.decode().split()
+            address = ctypes.cast(getattr(self.loaded, DOOR + name), ctypes.c_void_p)
+            own = sum(size for variable, _, size in self.shared if variable.startswith(f"{name}::"))
+            self.kernels[name] = Kernel(name, address, signature, self._parameters(name, len(signature)), own)
+        return self.kernels[name]
 
     def variables(self) -> Any:
         """Where shared variables are in this thread of the host."""
@@ -174,13 +193,13 @@ class Library:
         ranges = [(start + place, start + place + size) for _, place, size in self.shared]
         return (Range * max(len(ranges), 1))(*(Range(*r) for r in ranges))
 
-    def parameters(self, name: str, count: int) -> list[str]:
+    def _parameters(self, name: str, count: int) -> list[str]:
         """Names of a kernel's parameters, where the text lists them one by one; else their positions."""
         found = re.search(rf"\b{name}\s*\(([^)]*)\)\s*{{", self.text)
         names = [part.split()[-1].lstrip("*&") for part in found[1].split(",") if part.split()] if found else []
         return names if len(names) == count else [f"argument {i}" for i in range(count)]
 
-    def run(self, name: str, grid: Size, block: Size, args: Sequence[Any], shared: int, mode: Mode) -> None:
+    def run(self, kernel: Kernel, grid: Size, block: Size, args: Sequence[Any], shared: int, mode: Mode) -> None:
         memory = Memory(args, guarded=self.checked)
         places = [ctypes.c_void_p(memory.address(a)) if isinstance(a, np.ndarray) else np.array(a) for a in args]
         pointers = [p.ctypes.data if isinstance(p, np.ndarray) else ctypes.addressof(p) for p in places]
@@ -189,14 +208,13 @@ class Library:
         counts = (int(mode.measure), len(memory.ranges), len(self.shared))
         launch = Launch(Dim(*grid), Dim(*block), schedule, mode.seed, shared, *counts, arrays, self.variables())
         report = Report()
-        kernel = ctypes.cast(getattr(self.loaded, DOOR + name), ctypes.c_void_p)
         addresses = (ctypes.c_void_p * max(len(args), 1))(*pointers)
-        self.loaded.emulator_run(kernel, addresses, ctypes.byref(launch), ctypes.byref(report))
+        self.loaded.emulator_run(kernel.address, addresses, ctypes.byref(launch), ctypes.byref(report))
         if report.failure:
-            raise explained(report, name, self, args, memory)
+            raise explained(report, kernel, self, args, memory)
         memory.bring_back()
         if mode.measure:
-            mode.traffic.setdefault(name, []).extend(measured(self, ROOM))
+            mode.traffic.setdefault(kernel.name, []).extend(measured(self, ROOM))
 
 
 class Memory:

@@ -107,9 +107,9 @@ def measured(library: Any, room: int) -> list[Traffic]:
     return sorted(rows, key=lambda t: (t.place.partition(":")[0], int(t.place.partition(":")[2] or 0)))
 
 
-def explained(report: Report, name: str, library: Any, args: Sequence[Any], memory: Any) -> KernelError:
+def explained(report: Report, kernel: Any, library: Any, args: Sequence[Any], memory: Any) -> KernelError:
     """What the runtime has found, as an error to raise."""
-    kind = FAILURES[report.failure]
+    kind, name = FAILURES[report.failure], kernel.name
     one, other = report.one, report.other
     if kind == "divergence":
         elsewhere = f"waits at {other.place}" if other.place.file else "has ended"
@@ -127,7 +127,7 @@ def explained(report: Report, name: str, library: Any, args: Sequence[Any], memo
         return KernelError(kind, message)
     pcs = [p.pc - library.base for p in (one, other) if p.pc]
     places = [" called from ".join(lines[:3]) or "?" for lines in compiler.lines_of(library.path, pcs)]
-    what = _region(report, name, library, args, memory)
+    what = _region(report, kernel, library, args, memory)
     head = f"kernel {name}, {places[-1]}: {other} {other.does} {what}"
     if kind == "race":
         return KernelError(kind, (
@@ -146,7 +146,7 @@ def _remedy(one: Party, other: Party, region: int) -> str:
     return "put a __syncthreads between them, or give each thread its own numbers"
 
 
-def _region(report: Report, name: str, library: Any, args: Sequence[Any], memory: Any) -> str:
+def _region(report: Report, kernel: Any, library: Any, args: Sequence[Any], memory: Any) -> str:
     """What was touched, and where in it: "out[100] of 100", "tile (byte 1024 of 1024)"."""
     if report.region < 0:
         variables = library.shared
@@ -161,5 +161,5 @@ def _region(report: Report, name: str, library: Any, args: Sequence[Any], memory
     i, a = next(
         ((i, a) for i, a in inside if memory.address(a) <= address < memory.address(a) + a.nbytes), inside[0]
     )
-    label = library.parameters(name, len(args))[i]
+    label = kernel.parameters[i]
     return f"{label}[{(address - memory.address(a)) // a.itemsize}], of an array of {a.size}"

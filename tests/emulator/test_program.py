@@ -180,7 +180,7 @@ def test_their_number_is_checked() -> None:
         (1, 1025, 0, r"no device has a block of \(1025, 1, 1\)"),
         (1, (1, 1, 65), 0, r"no device has a block of \(1, 1, 65\)"),
         (1, (32, 33), 0, r"a block of \(32, 33, 1\) is 1056 threads, more than 1024"),
-        (1, 32, 49153, r"dynamic shared memory of 49153 bytes, where a block has 49152"),
+        (1, 32, 49153, r"shared memory, 49153 bytes of it dynamic, of 49153 bytes, where a block has 49152"),
     ],
 )
 def test_the_limits_of_a_device(blocks: Any, threads: Any, shared: int, message: str) -> None:
@@ -193,6 +193,9 @@ def test_static_shared_memory_has_a_limit() -> None:
     text = 'extern "C" __global__ void f() { __shared__ double tile[6145]; tile[threadIdx.x] = 0; }'
     with pytest.raises(KernelError, match="f::tile, a shared variable of 49160 bytes, where a block has 49152"):
         Program(text).launch("f", 1, 1, ())
+    two = 'extern "C" __global__ void f() { __shared__ double a[4000], b[3000]; a[0] = b[0] = 0; }'
+    with pytest.raises(KernelError, match="kernel f: shared memory, 0 bytes of it dynamic, of 56000 bytes"):
+        Program(two).launch("f", 1, 1, ())
 
 
 @pytest.mark.parametrize(
@@ -256,6 +259,13 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             find_compiler()
     finally:
         find_compiler.cache_clear()
+
+
+def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler.sys, "platform", "darwin")
+    find_compiler.cache_clear()
+    with pytest.raises(NoCompiler, match="under Linux only, not on darwin"):
+        find_compiler()
 
 
 def test_the_fibers_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:

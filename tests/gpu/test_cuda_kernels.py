@@ -78,6 +78,20 @@ def test_accuracy(name: str, dtype: type) -> None:
         assert_close(actual, plain, exact, scale, ulp, dtype, what)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_alarm_in_any_schedule(name: str, dtype: type, schedule: str) -> None:
+    """The checker finds nothing, and results are those of the plain run, bit for bit."""
+    kernel = KERNELS[name]
+    for args, kwargs in cases(kernel, dtype):
+        plain = call(kernel, args, kwargs)
+        with running(check=True, schedule=schedule):
+            checked = call(kernel, args, kwargs)
+        assert [a.tobytes() for a in plain] == [a.tobytes() for a in checked], describe(kernel, args, kwargs)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_inputs_are_kept_and_results_repeat(name: str) -> None:
     """Only card.writes change; a second call gives the same bits."""

@@ -1,10 +1,12 @@
 """Module: what it finds, names, switches, saves and restores."""
 
+import copy
+
 import numpy as np
 import pytest
 
 from minigen import Tensor
-from minigen.nn import BatchNorm, Dropout, Linear, Module, Sequential, parameter
+from minigen.nn import BatchNorm, Dropout, Known, Linear, Module, Sequential, parameter
 from minigen.nn import module as module_file
 from minigen.optim import SGD
 from minigen.random import Generator
@@ -183,3 +185,16 @@ def test_repr_shows_the_tree_and_the_shapes():
 def test_a_module_without_forward_says_so():
     with pytest.raises(TypeError, match="Module has no forward"):
         Module()(1)
+
+
+def test_known_reads_a_buffer_after_it_was_written():
+    buffer = Tensor(np.zeros((), np.float32))
+    known = Known(buffer)
+    assert known() == 0
+    buffer.data[...] = 3  # unnoticed, as it is not said
+    assert known() == 0
+    buffer.mark_written()
+    assert known() == 3
+    copied = copy.deepcopy(known)
+    copied.buffer[...] = 5
+    assert (known(), copied()) == (3, 5)
