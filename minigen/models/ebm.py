@@ -54,7 +54,7 @@ class EBMConfig(ModelConfig):
     reference: str = option("noise", "the Gaussian in E: as wide as the data, as their noise, or none", choices=REFERENCES)
     penalty: float = option(0.0, "weight of the mean of E², which holds energies near 0", low=0.0)
     clip_norm: float = option(0.0, "largest norm of the gradient; 0 for any", low=0.0)
-    guard: float = option(1000.0, "nats between the energies of data and chains at which a run is stopped", low=0.0)
+    guard: float = option(10.0, "nats per value between the energies of data and chains that stop a run", low=0.0)
     hidden: int = option(32, "channels of the first convolution", low=1)
 
 
@@ -148,7 +148,7 @@ class EBM(Model):
 
             loss = mean E(data) - mean E(chains) + penalty · mean (E(data)² + E(chains)²)                  (Xie 2016, eq. 3)
 
-        Raises Diverged, and changes nothing then, for energies that are not finite or further apart than `guard`.
+        Raises Diverged, and changes nothing then, for energies that are not finite or too far apart, by `guard`.
         """
         (optimizer,) = optimizers.values()
         data = self.preprocess(x, rng)
@@ -224,10 +224,11 @@ class EBM(Model):
         return np.where(anew, self._beginnings(len(chains), rng), chains)
 
     def _require_near(self, e_data: float, e_chains: float) -> None:
-        if not abs(e_data - e_chains) <= self.config.guard:  # a NaN is not
+        most = self.config.guard * math.prod(self.data_shape)
+        if not abs(e_data - e_chains) <= most:  # a NaN is not
             raise Diverged(
-                f"the mean energies of data, {e_data:.4g}, and of chains, {e_chains:.4g}, are more than {self.config.guard:g} "
-                "nats apart (--guard), so the chains no longer follow the model"
+                f"the mean energies of data, {e_data:.4g}, and of chains, {e_chains:.4g}, are more than {most:g} nats apart "
+                f"(--guard {self.config.guard:g} for each value), so the chains no longer follow the model"
             )
 
     # ---- use

@@ -262,7 +262,7 @@ def _require_config(latest: Latest, config: RunConfig) -> None:
     """Raise CheckpointError if the checkpoint was written under another configuration than that of config.json."""
     saved = latest.state["config"]
     for name, value in config.fixed().items():
-        if name in saved and saved[name] != value:
+        if name != "device" and name in saved and saved[name] != value:  # a run is looked at on the CPU: see load_run
             reason = f"it was written with {name} = {saved[name]!r}, and config.json says {value!r}"
             raise CheckpointError(latest.path, reason, "undo the change in config.json, or start a new run with --out")
 

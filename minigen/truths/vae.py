@@ -38,7 +38,7 @@ def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 3, se
         vae.loss(x, noise).total.backward()
     mu, variance = ppca.posterior(x)  # (N, q), (q,)
     kl = float(0.5 * (mu**2 + variance - 1 - np.log(variance)).sum(axis=1).mean())
-    best = ppca.log_likelihood
+    best, round_off = ppca.log_likelihood, ROUND_OFF * max(1.0, 1 / ppca.variance)  # a loss this steep rounds as much more
     suspects = (
         (best + 0.5 * d * math.log(2 * math.pi), "log p(x|z) has no ½ log 2π"),
         (best + kl, "the KL term is left out"),
@@ -54,7 +54,7 @@ def linear_vae(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 3, se
         Finding("mean ELBO at the optimum, nats", float(elbo.mean()), best, ROUND_OFF, suspects),
         Finding("largest |ELBO - log p| of a sample, nats", abs(elbo - ppca.log_prob(x)).max(), 0, ROUND_OFF),
         *(
-            Finding(f"largest gradient of the loss for {name}", abs(_gradient(p)).max(), 0, ROUND_OFF)
+            Finding(f"largest gradient of the loss for {name}", abs(_gradient(p)).max(), 0, round_off)
             for name, p in vae.named_parameters()
         ),
     ]

@@ -184,13 +184,13 @@ def test_the_average_is_that_of_the_generator(tmp_path):
 @pytest.mark.slow
 def test_averaged_parameters_have_nearly_the_statistics_that_evaluation_uses(tmp_path):
     """Running averages of batch norm are those of the moving parameters. With the same window as the average of the parameters
-    they come near to its own, so that samples in evaluation are near to those with statistics of the batch itself."""
-    run = train(config_of("dcgan", "digits", 400, channels=8, batch_size=32), tmp_path / "run", quiet=True)
+    they come near to its own: samples in evaluation are near to those with statistics of the batch itself. With the usual
+    momentum of 0.1 they are 0.018 away."""
+    run = train(config_of("dcgan", "digits", 1300, channels=8, batch_size=32), tmp_path / "run", quiet=True)
     with run.averaged(), no_grad():
         settled = run.model.eval().sample(500, Generator(0))
         batch = run.model.train().sample(500, Generator(0))
-        moving = np.abs(settled - batch).mean()
-    assert moving < 0.05
+    assert np.abs(settled - batch).mean() < 0.01
 
 
 def test_held_out_scores_and_figures(tmp_path):

@@ -52,4 +52,4 @@ def test_a_step_that_compiles_does_not_count_what_that_took(monkeypatch):
     ({"loss": 1.0}, "loss 1.00"),
 ])  # fmt: skip
 def test_terms_are_told_in_their_units(terms, said):
-    assert progress._nats(terms) == said
+    assert progress._in_words(terms, in_nats=True) == said
