@@ -259,6 +259,11 @@ def cuda_problem() -> str | None:
     return None if count else "no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
+def gpu_name() -> str:
+    """What the GPU calls itself."""
+    return cupy().cuda.runtime.getDeviceProperties(0)["name"].decode()
+
+
 def move(array: Any, device: str) -> Any:
     """Copy a raw array to "cpu" or "cuda". Raises ValueError for another name, DeviceError if there is no usable GPU."""
     if device not in ("cpu", "cuda"):

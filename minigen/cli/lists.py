@@ -158,7 +158,7 @@ def doctor_command(args: argparse.Namespace) -> None:
         "threads": f"{jit.numba.get_num_threads()}, all of which are used unless --threads says otherwise",
         "matrix products": f"{blas['internal_api']} {blas['version']}, {blas.get('architecture')}" if blas else no_blas,
         "compiled kernels": "on disk" if compiled_before() else "none yet: the first run compiles them, which takes a while",
-        "GPU": backend.cuda_problem() or "CuPy and a device are there",
+        "GPU": backend.cuda_problem() or backend.gpu_name(),
         "GPU emulator": compiler.status(),
         "data sets here": ", ".join(e.name for e in data.DATASETS.values() if e.where(None)),
         "to be downloaded": ", ".join(e.name for e in data.DATASETS.values() if not e.where(None)) or "none",

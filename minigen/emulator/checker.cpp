@@ -260,6 +260,15 @@ static void check_range(char* address, long size, bool write, void* pc) {
 }
 HOOK __tsan_read_range(void* a, long size) { check_range((char*)a, size, false, PC); }
 HOOK __tsan_write_range(void* a, long size) { check_range((char*)a, size, true, PC); }
+extern "C" void* __tsan_memcpy(void* to, const void* from, unsigned long size) {
+    check_range((char*)from, size, false, PC);
+    check_range((char*)to, size, true, PC);
+    return memcpy(to, from, size);
+}
+extern "C" void* __tsan_memset(void* to, int value, unsigned long size) {
+    check_range((char*)to, size, true, PC);
+    return memset(to, value, size);
+}
 HOOK __tsan_func_entry(void*) {}
 HOOK __tsan_func_exit() {}
 HOOK __tsan_init() {}

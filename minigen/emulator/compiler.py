@@ -21,7 +21,8 @@ from ..autograd.backend import DeviceError
 HERE = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 HEADERS = ("device.h", "runtime.h")
-FLAGS = ("-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w")  # contract: a*b + c is rounded twice
+FLAGS = ("-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-w")
+LIKE_CUDA = ("-ffp-contract=off", "-fno-strict-aliasing")  # a*b + c is rounded twice; a float* may be read as a float4*
 DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?(\w+(?:\s+\w+)*?)\s+(\w+)\s*\[\s*\]\s*;")
 IGNORED = ("-fmad", "--gpu-architecture", "-arch", "--use_fast_math")  # options of NVRTC that mean nothing here
 
@@ -84,7 +85,7 @@ def build(text: str, options: Sequence[str] = (), checked: bool = False) -> Path
     """
     flags = _flags(options)
     parts = [_object(name, "-O2", *(["-DCHECKED"] if checked else [])) for name in (SOURCES if checked else SOURCES[:1])]
-    key = _digest(text, *flags, str(checked), *(p.name for p in parts), *_headers())
+    key = _digest(text, *LIKE_CUDA, *flags, str(checked), *(p.name for p in parts), *_headers())
     library = folder() / f"{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder()) as scratch:
@@ -92,7 +93,7 @@ def build(text: str, options: Sequence[str] = (), checked: bool = False) -> Path
             source.write_text(translated(text, flags), encoding="utf-8")
             watch = ["-O1", "-fsanitize=thread"] if checked else ["-O2"]
             kind = ["-x", "c++", "-include", str(HERE / "device.h"), "-c", source.name]
-            _run([find_compiler(), *FLAGS, *flags, *watch, *kind, "-o", str(made)], scratch)
+            _run([find_compiler(), *FLAGS, *LIKE_CUDA, *flags, *watch, *kind, "-o", str(made)], scratch)
             linked = Path(scratch, "kernel.so")
             _run([find_compiler(), "-shared", "-o", str(linked), str(made), *map(str, parts)])
             os.replace(linked, library)

@@ -366,5 +366,6 @@ cuda = _namespace(
         driverGetVersion=lambda: VERSION,
         runtimeGetVersion=lambda: VERSION,
         getDeviceCount=lambda: 1,
+        getDeviceProperties=lambda device: {"name": b"emulated by the CPU", "multiProcessorCount": 1},
     ),
 )

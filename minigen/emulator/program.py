@@ -45,7 +45,7 @@ class Mode:
     """How kernels are run.
 
     schedule: in what order the threads of a block, and the blocks, come: "forward", "backward" or "shuffled" (by `seed`).
-    check: look at every memory access, for races, bounds, and shared memory that nobody has written. About 50 times slower.
+    check: look at every memory access, for races, bounds, and shared memory that nobody has written. Much slower.
     measure: also count the sectors and bank conflicts of each instruction, into `traffic` by kernel.
     dry: launch nothing, which needs no compiler; only note in `launches`, as always, what would have been.
     """

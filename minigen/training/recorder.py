@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..autograd import backend
 from ..models import Diverged
 from . import figures, files
 from .checkpoint import CheckpointError, Checkpoints
@@ -22,7 +23,7 @@ from .config import require_finite
 from .progress import Progress
 
 TIMINGS = ("cpu_seconds", "samples_per_second")  # all that differs between the metrics of two equal runs
-CHANGES_BITS = ("minigen", "numpy", "numba", "processor", "data_sha256")  # parts of the environment that results depend on
+CHANGES_BITS = ("minigen", "numpy", "numba", "processor", "gpu", "data_sha256")  # what results depend on in the environment
 
 
 class Recorder:
@@ -125,7 +126,7 @@ def _require_sound(arrays: dict[str, np.ndarray], step: int) -> None:
 
 
 def environment(run: Any) -> dict[str, Any]:
-    """With what a run was computed: versions, processor, threads, data."""
+    """With what a run was computed: versions, processor, threads, GPU, data."""
     from ..autograd.kernels import jit
 
     return {
@@ -136,6 +137,7 @@ def environment(run: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": jit.get_threads(),
+        "gpu": backend.gpu_name() if run.device == "cuda" else None,
         "data_source": run.data.source,
         "data_sha256": run.data.sha256,
         "parameters": run.model.num_parameters(),

@@ -59,6 +59,8 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
         recorder = Recorder(run, folder, checkpoints, progress)
         for text in (*news, *run.model.remarks()):
             progress.say(text)
+        if backend.emulated() and run.device == "cuda":
+            progress.say("a GPU emulated by the CPU: the first step compiles its kernels, and every step takes long")
         recorder.start()
         progress.start(run)
         stop.patient = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import types
 from collections.abc import Iterator
@@ -175,6 +174,9 @@ def test_a_batch_is_that_of_the_cpu(emulator: None) -> None:
 def test_the_command(emulator: None, no_figures: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = str(tmp_path / "run")
     assert cli.main(f"train realnvp --data moons --device cuda-emu --steps 2 --threads 1 --out {folder}".split()) == 0
-    assert "realnvp on moons: 2 steps" in capsys.readouterr().out
-    assert importlib.import_module("json").loads((tmp_path / "run" / "config.json").read_text())["device"] == "cuda-emu"
+    out, err = capsys.readouterr()
+    assert "a GPU emulated by the CPU: the first step compiles its kernels" in err
+    assert "realnvp on moons: 2 steps" in out
+    assert files.read_json(tmp_path / "run" / "environment.json")["gpu"] == "emulated by the CPU"
+    assert files.read_json(tmp_path / "run" / "config.json")["device"] == "cuda-emu"
     assert cli.main(["sample", folder, "-n", "3"]) == 0

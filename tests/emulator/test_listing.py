@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_templates_and_what_they_use_are_shown() -> None:
     text = listing.show("conv2d")
     assert text.index("KERNEL convolve_64x64") < text.index("inline void convolve(") < text.index("inline void multiply(")
     assert "weight_gradient" not in text
+
+
+def test_reading_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    compiler.find_compiler.cache_clear()
+    try:
+        assert cli.main(["kernels", "list"]) == cli.main(["kernels", "show", "group_norm"]) == 0
+        assert "KERNEL chunk_statistics_kernel" in capsys.readouterr().out
+        assert cli.main(["kernels", "explain", "group_norm"]) == 2
+        assert re.fullmatch(r"minigen: .* needs a C\+\+ compiler, and there is none: .*\n", capsys.readouterr().err)
+    finally:
+        compiler.find_compiler.cache_clear()
 
 
 @needs_compiler

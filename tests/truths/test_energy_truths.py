@@ -201,7 +201,7 @@ MISTAKES = {  # what it is: who catches it, where it is made, what is replaced, 
     "divided by σ²": (check_denoising, NCSN, "score", "type(self.sigmas[i])", "type(self.sigmas[i] ** 2)"),
     "the widest for the narrowest": (check_denoising, NCSN, "score", "len(self.sigmas) - 1 if", "0 if"),
     "no ½": (check_denoising, NCSN, "loss", "0.5 * ops", "1.0 * ops"),
-    "noise of one level": (check_denoising, NCSN, "loss", "self.sigmas[i]", "self.sigmas[0 * i]"),
+    "noise of one level": (check_denoising, NCSN, "loss", "beside(self.sigmas, i)[i]", "self.sigmas[0 * i]"),
     "the free energy of mean hidden units": (
         check_rbm_z, RBM, "energy",
         "ops.softplus(ops.linear(v, self.weight, self.hidden_bias))",
