@@ -130,7 +130,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
 def _print_sample_scores(run: Any, n: int | None) -> None:
     from ..training.figures import looking_at
     from ..training.progress import Progress
-    from ..training.quality import class_counts, draw, sample_scores, usual_number
+    from ..training.quality import class_report, draw, sample_scores, usual_number
 
     n = n or usual_number(run.test)
     with _bar(n, "samples") as bar, looking_at(run) as model:
@@ -138,8 +138,7 @@ def _print_sample_scores(run: Any, n: int | None) -> None:
     for score in sample_scores(run, samples, Progress().say):
         print(score)
     if samples.ndim == 4:
-        counts = class_counts(run.data, samples)
-        print(f"classes of {len(samples)} samples, by the classifier: " + "  ".join(f"{c}: {n}" for c, n in enumerate(counts)))
+        print(f"by the classifier: {class_report(run, samples)}")
 
 
 def _bar(total: int | None, what: str) -> Any:

@@ -135,9 +135,9 @@ class VAE(Model):
     # ---- use
 
     def sample(self, n: int, rng: Generator) -> np.ndarray:
-        """Means of p(x|z) for n codes z ~ N(0, I).     -> (n, *data_shape)"""
+        """Samples for n codes z ~ N(0, I): points drawn from p(x|z); of images, as is usual, the means.  -> (n, *data_shape)"""
         with no_grad():
-            return self.likelihood.mean(self.decode(Tensor(rng.normal((n, self.config.latent)))))
+            return self.likelihood.sample(self.decode(Tensor(rng.normal((n, self.config.latent)))), rng)
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """Mean of p(x|z) at the mean code of x.     (N, *data_shape) -> the same"""
@@ -159,6 +159,10 @@ class Likelihood(Module):
 
     def mean(self, output: Tensor) -> np.ndarray:
         raise TypeError(f"{type(self).__name__} defines no mean()")
+
+    def sample(self, output: Tensor, rng: Generator) -> np.ndarray:
+        """What is shown as a sample: the mean, unless a subclass draws."""
+        return self.mean(output)
 
 
 class Bernoulli(Likelihood):
@@ -189,6 +193,9 @@ class Gaussian(Likelihood):
 
     def mean(self, output: Tensor) -> np.ndarray:
         return output.data
+
+    def sample(self, output: Tensor, rng: Generator) -> np.ndarray:
+        return output.data + np.exp(self.log_scale.data) * rng.normal(output.shape, dtype=output.dtype)
 
 
 def _sum_values(per_value: Tensor) -> Tensor:

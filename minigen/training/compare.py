@@ -179,7 +179,7 @@ def judged(family: str, folder: Path, wanted: Comparison, say: Say) -> dict[str,
         "environment": recorder.environment(run),
     }
     if samples.ndim == 4:
-        row["classes"] = quality.class_counts(run.data, samples).tolist()
+        row["classes"] = quality.class_report(run, samples).share.tolist()  # shares
     return row
 
 

@@ -31,6 +31,7 @@ from ..evaluation import (
     train_classifier,
     weights_sha256,
 )
+from ..evaluation.modes import ClassReport, count_classes
 from ..random import Generator
 from . import checkpoint, figures, files
 
@@ -72,10 +73,10 @@ def draw(model: Any, n: int, rng: Generator, said: Callable[[int], Any] = lambda
     return np.concatenate(pieces)
 
 
-def class_counts(train: Dataset, samples: np.ndarray) -> np.ndarray:
-    """How many samples the classifier takes for each class.     (N, H, W, C) -> (classes,)"""
-    net = kept_classifier(train).net
-    return np.bincount(classify(net, samples), minlength=net.output.weight.shape[1])
+def class_report(run: Any, samples: np.ndarray) -> ClassReport:
+    """What the classifier takes samples (N, H, W, C) for, beside the classes of the test data."""
+    net = kept_classifier(run.data).net
+    return count_classes(samples, lambda x: classify(net, x), run.test.y)
 
 
 def code_score(run: Any) -> Score | None:

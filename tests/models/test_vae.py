@@ -275,8 +275,16 @@ def test_samples_and_reconstructions_are_means():
     z = Generator(2).normal((5, 3))
     np.testing.assert_allclose(vae.sample(5, Generator(2)), sigmoid(vae.decode(z)), rtol=1e-5)
     np.testing.assert_allclose(vae.reconstruct(x), sigmoid(vae.decode(vae.encode(x)[0])), rtol=1e-5)
+
+
+def test_samples_of_points_are_drawn():
     points = small("vae-mlp of points")
-    np.testing.assert_array_equal(points.sample(5, Generator(2)), points.decode(z).data)
+    points.likelihood.log_scale.data[...] = math.log(0.3)
+    rng, twin = Generator(2), Generator(2)
+    z = twin.normal((4000, 3))
+    noise = points.sample(4000, rng) - points.decode(z).data
+    assert abs(noise.std() - 0.3) < 4 * 0.3 / math.sqrt(2 * noise.size)
+    assert abs(noise.mean()) < 4 * 0.3 / math.sqrt(noise.size)
 
 
 def test_gaussian_by_hand():
