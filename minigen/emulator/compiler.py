@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,9 +23,11 @@ from ..autograd.backend import DeviceError
 HERE = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 HEADERS = ("device.h", "runtime.h")
+SOURCES = ("runtime.cpp", "checker.cpp")  # the second for checked libraries only
 FLAGS = ("-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-w")
 LIKE_CUDA = ("-ffp-contract=off", "-fno-strict-aliasing")  # a*b + c is rounded twice; a float* may be read as a float4*
 DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?(\w+(?:\s+\w+)*?)\s+(\w+)\s*\[\s*\]\s*;")
+KEPT = 30 * 24 * 3600  # seconds that an unused library stays
 IGNORED = ("-fmad", "--gpu-architecture", "-arch", "--use_fast_math")  # options of NVRTC that mean nothing here
 
 
@@ -87,7 +91,10 @@ def build(text: str, options: Sequence[str] = (), checked: bool = False) -> Path
     parts = [_object(name, "-O2", *(["-DCHECKED"] if checked else [])) for name in (SOURCES if checked else SOURCES[:1])]
     key = _digest(text, *LIKE_CUDA, *flags, str(checked), *(p.name for p in parts), *_headers())
     library = folder() / f"{key}.so"
-    if not library.exists():
+    if library.exists():
+        library.touch()
+    else:
+        _forget_old()
         with tempfile.TemporaryDirectory(dir=folder()) as scratch:
             source, made = Path(scratch, "kernel.cu"), Path(scratch, "kernel.o")
             source.write_text(translated(text, flags), encoding="utf-8")
@@ -100,7 +107,12 @@ def build(text: str, options: Sequence[str] = (), checked: bool = False) -> Path
     return library
 
 
-SOURCES = ("runtime.cpp", "checker.cpp")
+def _forget_old() -> None:
+    """Remove what has not been used for a month: every change of a text leaves a library behind."""
+    for path in folder().glob("*.so"):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if path.stat().st_mtime < time.time() - KEPT:
+                path.unlink()
 
 
 def translated(text: str, flags: Sequence[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -235,11 +237,20 @@ def test_options() -> None:
 
 def test_a_text_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     path = compiler.build(TEXT)
-    before = path.stat().st_mtime_ns
     monkeypatch.setattr(compiler, "translated", lambda *args: pytest.fail("compiled again"))
     assert compiler.build(TEXT) == path
-    assert path.stat().st_mtime_ns == before
     assert path.parent == compiler.folder()
+
+
+def test_what_nobody_uses_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compiler, "folder", lambda: tmp_path)
+    old, new = tmp_path / "old.so", tmp_path / "new.so"
+    for path, age in ((old, 31), (new, 29)):
+        path.touch()
+        then = time.time() - age * 24 * 3600
+        os.utime(path, (then, then))
+    compiler._forget_old()
+    assert [path.name for path in tmp_path.iterdir()] == ["new.so"]
 
 
 def test_the_example_of_the_guide() -> None:

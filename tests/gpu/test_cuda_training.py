@@ -128,13 +128,18 @@ def test_one_step_is_that_of_the_cpu(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in CURVES else pytest.mark.slow) for n in ALL])
-def test_loss_curve_of_fifty_steps(name: str) -> None:
-    curves = []
+def test_curves_of_fifty_steps(name: str) -> None:
+    """All that a model reports, on one batch, so that a loss has to fall."""
+    curves: list[dict[str, np.ndarray]] = []
     for device in DEVICES:
         run = Training(name, device)
-        curves.append([run.step()["loss"] for _ in range(50)])  # on one batch, so that it has to fall
-    np.testing.assert_allclose(*curves, rtol=2e-3)
-    assert np.mean(curves[0][-10:]) < np.mean(curves[0][:10])
+        steps = [run.step() for _ in range(50)]
+        curves.append({term: np.array([s[term] for s in steps]) for term in steps[0]})
+    here, there = curves
+    for term, values in here.items():
+        np.testing.assert_allclose(there[term], values, rtol=2e-3, atol=2e-3 * np.abs(values).max(), err_msg=term)
+    if "loss" in here and name != "rbm":  # the rbm's is a difference of energies
+        assert here["loss"][-10:].mean() < here["loss"][:10].mean()
 
 
 @pytest.mark.parametrize("name", ALL)
