@@ -252,8 +252,8 @@ class Run:
     def restore_model(self, latest: Latest) -> None:
         """Take over what looking at the model needs: parameters and their average."""
         with _fitting(latest):
-            require_same(latest.state["model"], self.model.state_dict(), latest.path)
             _require_config(latest, self.config)
+            require_same(latest.state["model"], self.model.state_dict(), latest.path)
             self.model.load_state_dict(latest.state["model"])
             if self.ema is not None:
                 self.ema.load_state_dict(latest.state["ema"])
@@ -262,7 +262,7 @@ class Run:
 
 def _require_config(latest: Latest, config: RunConfig) -> None:
     """Raise CheckpointError if the checkpoint was written under another configuration than that of config.json."""
-    saved = latest.state["config"]
+    saved = latest.state.get("config", {})
     for name, value in config.fixed().items():
         if name != "device" and name in saved and saved[name] != value:  # a run is looked at on the CPU: see load_run
             reason = f"it was written with {name} = {saved[name]!r}, and config.json says {value!r}"

@@ -50,7 +50,7 @@ def test_ten_steps_and_ten_more_are_twenty(model, ema, tmp_path, bare):
         assert (digest(tmp_path / f"cut{cut}"), metrics(tmp_path / f"cut{cut}")) == expected, f"cut at step {cut}"
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", 1), ("data", "kmnist"), ("log_every", 4), ("options.lr", 0.5)])
+@pytest.mark.parametrize(("name", "value"), [("seed", 1), ("data", "kmnist"), ("log_every", 4), ("options.ema", 0.5)])
 def test_a_config_that_was_edited_is_noticed(name, value, tmp_path, bare, capsys):
     train(tmp_path, "tiny", *EVERY, "--steps", 2)
     path = tmp_path / "config.json"

@@ -132,7 +132,7 @@ def test_iaf_is_the_inverse_maf():
 
 def test_a_value_depends_on_those_before_it_alone():
     for reverse in (False, True):
-        network = rough(MaskedNetwork(5, 12, 2, reverse, rng=Generator(0)))
+        network = rough(MaskedNetwork(5, 24, 2, reverse, rng=Generator(0)))
         x = np.random.default_rng(0).normal(size=(30, 5))  # a ReLU that is off at one of them is on at another
         with no_grad():
             base = network(Tensor(x)).data
