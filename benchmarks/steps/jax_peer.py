@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .given import Given
-from .workloads import Workload
+from .workload import Workload
 
 ACTIVATIONS: dict[str | None, Callable] = {
     None: lambda x: x,

@@ -13,7 +13,7 @@ from minigen.autograd.kernels import jit
 from minigen.optim import Adam
 from minigen.random import Generator
 
-from .workloads import Workload
+from .workload import Workload
 
 
 class Library:

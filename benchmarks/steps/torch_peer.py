@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as f
 
-from .workloads import Workload
+from .workload import Workload
 
 ACTIVATIONS: dict[str | None, Callable] = {
     None: lambda x: x,

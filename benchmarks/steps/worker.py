@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from .given import Given
-from .workloads import WORKLOADS, Draw
+from .workload import Draw
+from .workloads import WORKLOADS
 
 LIBRARIES = {"minigen": "ours", "torch": "torch_peer", "jax": "jax_peer"}
 

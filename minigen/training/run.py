@@ -19,12 +19,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from . import files
 from .batches import Batches
 from .checkpoint import CheckpointError, Checkpoints, Latest, require_same
 from .config import ConfigError, RunConfig, read_config, require_finite
+from .interrupt import interruption
 from .progress import Progress, say_when_compiling
 from .recorder import Recorder
 
@@ -54,7 +53,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
     be done; FileError for what cannot be written later, having saved the state if that can be; Diverged.
     """
     progress = Progress(quiet)
-    with _interruption(quiet) as stop, progress, say_when_compiling(progress.say):
+    with interruption(quiet) as stop, progress, say_when_compiling(progress.say):
         run, checkpoints, news = _resumed(config, folder) if resume else _begun(config, folder)
         recorder = Recorder(run, folder, checkpoints, progress)
         for text in (*news, *run.model.remarks()):
@@ -355,51 +354,3 @@ def _ready(config: RunConfig) -> Run:
     if run.model.classes not in (0, known):
         raise ConfigError(f"--classes {run.model.classes}: {config.data} has {known or 'no'} classes; give as many, or none")
     return run
-
-
-# ---- Ctrl-C
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or SIGTERM, has ended a run. signal: its number."""
-
-    def __init__(self, signal: int, message: str):
-        super().__init__(message)
-        self.signal = signal
-
-
-class _Stop:
-    """signal: the one that was received, 0 for none.     patient: whether the first one lets the step finish.
-    news: what to say of it then.
-    """
-
-    signal = 0
-    patient = False
-    news = "interrupted"
-
-
-@contextmanager
-def _interruption(quiet: bool) -> Iterator[_Stop]:
-    """Inside this block, Ctrl-C and SIGTERM raise `Interrupted`; while `patient`, the first one does so at its end."""
-    stop = _Stop()
-
-    def receive(number: int, frame: Any) -> None:
-        again, stop.signal = stop.signal, number
-        if again or not stop.patient:
-            when = "at once: continue with --resume from the last checkpoint" if stop.patient else "before the first step"
-            raise Interrupted(number, f"interrupted {when}")
-        if not quiet:
-            with suppress(OSError):  # not print(): it may be what was interrupted
-                os.write(2, b"\nfinishing this step, then saving; once more to stop at once\n")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread is told of signals
-        return
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if stop.signal:  # looked at last, so that none is overlooked
-        raise Interrupted(stop.signal, stop.news)

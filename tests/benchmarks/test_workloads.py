@@ -8,7 +8,8 @@ import pytest
 from benchmarks import cases, kernels
 from benchmarks.steps import ours, race
 from benchmarks.steps.given import Given
-from benchmarks.steps.workloads import WORKLOADS, Draw
+from benchmarks.steps.workload import Draw
+from benchmarks.steps.workloads import WORKLOADS
 
 CHEAP = ("vae_mlp", "realnvp", "convnet", "glow")
 

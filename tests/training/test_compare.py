@@ -15,7 +15,7 @@ from minigen.training import compare as comparing
 from minigen.training import figures, files, quality
 from minigen.training.compare import Comparison, compare, kind_of
 from minigen.training.config import ConfigError, Diverged
-from minigen.training.run import Interrupted
+from minigen.training.interrupt import Interrupted
 
 _spec = importlib.util.spec_from_file_location("run_harness", Path(__file__).parent / "run_harness.py")
 harness = importlib.util.module_from_spec(_spec)
