@@ -34,13 +34,15 @@ def measure(
 
 def times(rows: list[dict]) -> None:
     """A line for each lane of one workload."""
-    header = ["workload", "lane", "ms a step", "CPU ms", "ours / its time", "nominal GFLOP/s", "first step s", "peak MB"]
+    header = ["workload", "lane", "ms a step", "CPU ms", "ours / its time", "the same of CPU time", "nominal GFLOP/s"]
+    header += ["first step s", "peak MB"]
     lines = []
     for row in rows:
         if "failed" in row:
-            lines.append([row["case"], row["lane"], f"failed: {row['failed']}", *[""] * 5])
+            lines.append([row["case"], row["lane"], f"failed: {row['failed']}", *[""] * 6])
             continue
-        cells = [f"{row['quartiles'][1]:.1f}", f"{row['cpu_ms']:.1f}", report.ratio_text(row["ratio"]), f"{row['gflops']:.0f}"]
+        cells = [f"{row['quartiles'][1]:.1f}", f"{row['cpu_ms']:.1f}", report.ratio_text(row["ratio"])]
+        cells += [report.ratio_text(row["cpu_ratio"]), f"{row['gflops']:.0f}"]
         lines.append([row["case"], row["lane"], *cells, f"{row['first_s']:.1f}", f"{row['peak_mb']:.0f}"])
     report.table(header, lines)
     print(flush=True)

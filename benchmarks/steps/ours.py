@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,13 +96,16 @@ class Library:
         return ops.linear(x, p[f"{name}.w"], p[f"{name}.b"], activation)
 
     def conv(self, x: Any, p: dict, name: str, stride: int, padding: int, activation: str | None = None) -> Any:
-        return self.finish(ops.conv2d(x, p[f"{name}.w"], None, stride, padding), p.get(f"{name}.b"), activation)
+        convolve = partial(ops.conv2d, x, p[f"{name}.w"], stride=stride, padding=padding)
+        return self.finish(convolve, p.get(f"{name}.b"), activation)
 
     def transposed(self, x: Any, p: dict, name: str, stride: int, padding: int, activation: str | None = None) -> Any:
-        return self.finish(ops.conv_transpose2d(x, p[f"{name}.t"], None, stride, padding), p.get(f"{name}.b"), activation)
+        convolve = partial(ops.conv_transpose2d, x, p[f"{name}.t"], stride=stride, padding=padding)
+        return self.finish(convolve, p.get(f"{name}.b"), activation)
 
-    def finish(self, x: Any, bias: Any, activation: str | None) -> Any:
-        return x if bias is None else ops.bias_act(x, bias, activation, negative_slope=0.2)
+    def finish(self, convolve: Callable, bias: Any, activation: str | None) -> Any:
+        """A bias alone is added in place; with an activation after it, both are one pass into a new array."""
+        return convolve(bias=bias) if activation is None else ops.bias_act(convolve(), bias, activation, negative_slope=0.2)
 
     def masked(self, x: Any, p: dict, name: str, sees_itself: bool) -> Any:
         """The rows below the centre see nothing, so they are left out; what is left of the mask lies in the last row."""

@@ -71,12 +71,15 @@ def race(workload: str, racers: Sequence[Lane], threads: int, rounds: int, secon
                 continue
             wall = np.array([t["wall"] for t in times[lane]])
             mine = np.array([t["wall"] for t in times[OURS]])
+            cpu, my_cpu = (np.array([t["cpu"] for t in times[one]]) for one in (lane, OURS))
+            judged = lane != OURS and len(mine) == len(wall)
             rows.append({
                 **row,
                 "unit": "ms a step",
                 "quartiles": quartiles(1e3 * wall),
-                "cpu_ms": float(np.median([t["cpu"] for t in times[lane]]) * 1e3),
-                "ratio": quartiles(mine / wall) if lane != OURS and len(mine) == len(wall) else None,
+                "cpu_ms": float(np.median(cpu) * 1e3),
+                "ratio": quartiles(mine / wall) if judged else None,
+                "cpu_ratio": quartiles(my_cpu / cpu) if judged else None,
                 "first_s": worker.begun["first"],
                 "peak_mb": last["peak"] / 1e6,
                 "base_mb": last["base"] / 1e6,
