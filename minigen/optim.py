@@ -51,6 +51,9 @@ class FlatParameters:
 
     def gather(self, gradients: Sequence[Tensor]) -> None:
         """Copy gradients, as `minigen.grad` returns them, into `grad`. Raises ValueError if they do not fit the parameters."""
+        unused = [i for i, g in enumerate(gradients) if g is None]
+        if unused:
+            raise ValueError(f"there is no gradient for parameter {unused[0]}: leave parameters out that the loss does not use")
         shapes, own = [g.shape for g in gradients], [p.shape for p in self.parameters]
         if shapes != own:
             raise ValueError(f"gradients of shapes {shapes} do not fit parameters of shapes {own}, in this order")

@@ -20,7 +20,6 @@ MODELS = ("minigen.models", "minigen.nn", "minigen.optim", "minigen.random", "mi
 
 LAW = {
     "minigen.cli": ("minigen",),
-    "minigen.course": ("minigen",),
     "minigen.emulator": ("minigen",),
     "minigen.training": (*MODELS, "minigen.evaluation", "minigen.plots"),  # its last act is to judge and to draw
     "minigen.truths": MODELS,

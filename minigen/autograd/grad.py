@@ -48,7 +48,9 @@ def grad(
         if target.node is None:
             raise ValueError(f"grad: input {i} requires no gradient; make it with Tensor(..., requires_grad=True)")
         nodes.append(target.node)
-    found = _walk(_seeds(outputs, grad_outputs, create_graph), set(nodes), create_graph)
+    seeds = _seeds(outputs, grad_outputs, create_graph)
+    found = _walk(seeds, set(nodes), create_graph)
+    taken = {id(_owner(g)) for _, g in seeds}
     results: list[Tensor | None] = []
     for i, node in enumerate(nodes):
         g = found.get(node)
@@ -56,7 +58,7 @@ def grad(
             raise ValueError(
                 f"grad: outputs do not depend on input {i} of shape {node.shape}; allow_unused=True gives None for it"
             )
-        results.append(g if g is None or isinstance(g, Tensor) else wrap(_as_array(g), None, [0]))
+        results.append(g if g is None or isinstance(g, Tensor) else wrap(_own(g, taken), None, [0]))
     return results[0] if isinstance(inputs, Tensor) else tuple(results)
 
 
@@ -82,7 +84,7 @@ def _seeds(outputs: Any, grad_outputs: Any, create_graph: bool) -> list[tuple[No
     if grad_outputs is None:
         given = [None] * len(outputs)
     else:
-        given = [grad_outputs] if hasattr(grad_outputs, "dtype") else list(grad_outputs)
+        given = list(grad_outputs) if isinstance(grad_outputs, tuple | list) else [grad_outputs]
     if len(given) != len(outputs):
         raise ValueError(f"grad: {len(outputs)} outputs but {len(given)} grad_outputs")
     seeds = []
@@ -103,6 +105,21 @@ def _seeds(outputs: Any, grad_outputs: Any, create_graph: bool) -> list[tuple[No
             )
         seeds.append((out.node, (g if isinstance(g, Tensor) else wrap(raw, None, [0])) if create_graph else raw))
     return seeds
+
+
+def _own(g: Array, taken: set[int]) -> Array:
+    """g as an array that shares memory with no other result, nor with the caller's cotangent: those are `taken`."""
+    g = _as_array(g)
+    if id(_owner(g)) in taken:
+        return g.copy()
+    taken.add(id(_owner(g)))
+    return g
+
+
+def _owner(g: Any) -> Any:
+    """The array whose memory it is."""
+    base = getattr(g, "base", None)
+    return g if base is None else base
 
 
 def _as_array(g: Array) -> Array:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import ContextDecorator
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,8 @@ from .plan import Plan, Rule
 from .remedies import remedy
 
 Array = Any  # a raw array (numpy.ndarray or cupy.ndarray), or a Tensor of one
+
+ARRAY = ("Array", "typing.Any", "typing.Optional[typing.Any]")  # an input's annotation, also where it is not kept as text
 
 OPS: dict[str, Op] = {}  # every op by name
 
@@ -87,6 +90,7 @@ class Op:
     view      the result may share memory with the first input, so an in-place write to one is a write to the other
     outputs   how many arrays forward returns: 1, or as a tuple more than one (0: as many as there are)
     aux       names of further arrays that forward returns for the rules only: `return out, (mean, rstd)`
+    constant  its result changes in steps, if at all, so it passes no gradient and needs no rule
     spec      for a fused op: the same function as a composition of ops. It is the documentation, the oracle of the
               tests, and what second and higher derivatives go through (see grad.py)
     """
@@ -99,15 +103,17 @@ class Op:
         outputs: int = 1,
         aux: Sequence[str] = (),
         spec: Callable | None = None,
+        constant: bool = False,
     ):
         self.name = forward.__name__.lstrip("_")
         if self.name in OPS:
             raise ValueError(f"op {self.name!r} is defined twice")
         self.forward, self.view, self.outputs, self.aux, self.spec = forward, view, outputs, tuple(aux), spec
+        self.constant = constant
         self.__doc__, self.__name__, self.__module__ = forward.__doc__, forward.__name__, forward.__module__
         self.__wrapped__ = forward  # help() and inspect.signature() show the forward function's signature
         parameters = inspect.signature(forward).parameters.values()
-        arrays = [p for p in parameters if str(p.annotation).startswith("Array")]
+        arrays = [p for p in parameters if str(p.annotation).startswith(ARRAY)]
         self.variadic = next((p.name for p in arrays if p.kind is p.VAR_POSITIONAL), "")
         self.inputs = [p.name for p in arrays if p.name != self.variadic]
         self.defaults = {p.name: p.default for p in parameters if p not in arrays}  # the parameters, in order
@@ -162,7 +168,10 @@ class Op:
             else:
                 out = self.forward(*raw)
         except (ValueError, TypeError, IndexError) as error:
-            raise _explained(self, raw, error) from error
+            explained = _explained(self, raw, error)
+            if explained is error:
+                raise  # not from itself, which would be a cycle
+            raise explained from error
         if self.aux:
             out, aux = out
         if not is_tensor:
@@ -171,11 +180,13 @@ class Op:
             out = np.asarray(out)  # NumPy returns scalars where an array has no dimensions
         result = new(Tensor)  # `wrap`, written out: every op passes here
         result.data = out
-        if self.view and cells[0] is not None and (out.base is not None or out is raw[0]):
+        if self.view and cells[0] is not None and _is_view(out, raw[0]):
             result.version = version = cells[0]
         else:
             result.version = version = [0]
         if not wants or not recording or not self.differentiable:
+            if wants and recording and not self.constant:
+                raise TypeError(f"{self.name} has no gradient rule: give it one by {self.name}.vjp(...), or say constant=True")
             if self.outputs != 1:
                 return tuple([wrap(o, None, [0]) for o in out])
             result.node = None
@@ -287,20 +298,27 @@ def _recorded(node: Node) -> None:
         observer.recorded(node)
 
 
-class no_grad:
-    """`with no_grad():` ops on Tensors are computed but not recorded. Also allows in-place writes to leaves."""
+class no_grad(ContextDecorator):
+    """`with no_grad():` ops on Tensors are computed but not recorded. Also allows in-place writes to leaves.
+
+    As `@no_grad()` for a whole function. It holds for the process: threads that record while others do not must take turns.
+    """
 
     value = False
 
+    def __init__(self) -> None:
+        self.before: list[bool] = []  # a stack: the same object may be entered again inside its own block
+
     def __enter__(self) -> None:
         global recording
-        self.before, recording = recording, self.value
+        self.before.append(recording)
+        recording = self.value
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         global recording
-        recording = self.before
+        recording = self.before.pop()
 
 
 class enable_grad(no_grad):
@@ -312,6 +330,11 @@ class enable_grad(no_grad):
 def is_recording() -> bool:
     """Whether ops on Tensors are being recorded at this moment."""
     return recording
+
+
+def _is_view(out: Any, x: Any) -> bool:
+    """Whether out is x or a part of its memory. A base alone does not say so: NumPy's x[:, [0, 1]] is a view of a copy."""
+    return out is x or (out.base is not None and (out.base is x or out.base is x.base))
 
 
 def device_of(value: Any) -> str:

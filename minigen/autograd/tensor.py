@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,12 @@ class Tensor:
             raise TypeError("len() of a Tensor without dimensions")
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Tensor]:
+        """Its parts along the first axis. Raises TypeError without dimensions."""
+        if not self.shape:
+            raise TypeError("iteration over a Tensor without dimensions; its value is .item()")
+        return (self[i] for i in range(len(self)))
+
     def __repr__(self) -> str:
         text = repr(self.data).replace("array(", "Tensor(").replace("\n      ", "\n       ")
         return text if self.node is None else f"{text[:-1]}, {'leaf' if self.is_leaf else 'from ' + self.node.op.name})"
@@ -118,7 +124,7 @@ class Tensor:
             raise ValueError("only leaves that require a gradient have .grad; for others use grad(outputs, inputs)")
         if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
             raise ValueError(f".grad must be {self.dtype}{self.shape} like the Tensor, not {value.dtype}{value.shape}")
-        self.node.grad = value
+        self.node.grad = value if value is None or value.node is None else value.detach()
 
     def backward(self, grad_output: Any = None) -> None:
         """Add the gradient of this Tensor with respect to every leaf into the leaf's `.grad`. See `minigen.grad`."""
@@ -159,6 +165,8 @@ class Tensor:
         if self.node is not None and tape.is_recording():
             what = "a leaf that requires a gradient" if self.is_leaf else f"the result of {self.node.op.name}"
             raise ValueError(f"cannot write in place into {what} while recording; use `with no_grad():`, or where()")
+        if isinstance(value, Tensor) and value.node is not None and tape.is_recording():
+            raise ValueError("writing in place would lose the gradient of what is written: .detach() it, or use where()")
         self.data[_raw(index)] = value.data if isinstance(value, Tensor) else value
         self.mark_written()
 
@@ -211,7 +219,7 @@ class Tensor:
         return OPS["abs"](self)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return OPS["getitem"](self, _raw(index))
+        return OPS["getitem"](self, _fixed(index))
 
     # Comparisons give plain boolean arrays: they carry no gradient.
 
@@ -263,6 +271,13 @@ class Tensor:
     def to(self, device: str) -> Tensor:
         """A copy on `device` ("cpu" or "cuda"); the Tensor itself if it is there already."""
         return self if device == self.device else OPS["to_device"](self, device=device)
+
+
+def _fixed(index: Any) -> Any:
+    """An index without Tensors in it: copies of them, since backward needs it as it is now."""
+    if isinstance(index, tuple):
+        return tuple(_fixed(i) for i in index)
+    return index.data.copy() if isinstance(index, Tensor) else index
 
 
 def _raw(value: Any) -> Any:

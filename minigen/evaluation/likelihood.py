@@ -43,6 +43,8 @@ class NLL:
     def __post_init__(self) -> None:
         if self.floor is None and self.baseline is None:
             raise ValueError("a likelihood means nothing alone: give the entropy of the data (floor), or a baseline")
+        if math.isnan(self.value) or math.isnan(self.stderr):
+            raise ValueError(f"{self.value} ± {self.stderr} nats is no likelihood: the model, or its estimate, gives NaN")
         if self.floor is not None and self.value < self.floor - 4 * self.stderr:
             raise ValueError(
                 f"{self.value:.4f} nats is below the entropy of the data, {self.floor:.4f}: the estimate is wrong, not good"

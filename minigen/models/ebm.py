@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -65,6 +66,7 @@ class EBM(Model):
     """
 
     config: EBMConfig
+    notes: ClassVar[dict[str, str]] = {"log_prob": "for points in the plane only, where Z is computed by quadrature"}
 
     def __init__(self, network: Callable, data_shape: tuple[int, ...], config: EBMConfig):
         if config.chains < config.batch_size:

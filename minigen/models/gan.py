@@ -71,7 +71,7 @@ class GANConfig(ModelConfig):
         choices=("auto", "spectral", "batch", "none"),
     )
     gp: float = option(10.0, "weight of the gradient penalty of wgan-gp", low=0.0)
-    r1: float = option(0.0, "weight gamma of the R1 penalty, with any loss", low=0.0)
+    r1: float | None = option(0.0, "weight gamma of the R1 penalty, with any loss", low=0.0)
     discriminator_steps: int = option(1, "steps of the discriminator for each of the generator", low=1)
     beta1: float = option(0.0, "decay of Adam's mean gradient", low=0.0, high=0.999999)
     beta2: float = option(0.9, "decay of Adam's mean square", low=0.0, high=0.999999)
@@ -83,6 +83,10 @@ class GANConfig(ModelConfig):
     @property
     def discriminator_norm(self) -> str:
         return LOSSES[self.loss].norm if self.norm == "auto" else self.norm
+
+    @property
+    def r1_weight(self) -> float:
+        return self.r1 or 0.0
 
 
 class GAN(Model):
@@ -138,9 +142,9 @@ class GAN(Model):
         if self.config.loss == "wgan-gp":
             penalty = gradient_penalty(self.discriminator, x, fake, rng)
             loss, terms["penalty"] = loss + self.config.gp * penalty, penalty.item()
-        if self.config.r1:
+        if self.config.r1_weight:
             r1 = r1_penalty(self.discriminator, x)
-            loss, terms["r1"] = loss + self.config.r1 * r1, r1.item()
+            loss, terms["r1"] = loss + self.config.r1_weight * r1, r1.item()
         return Loss(loss, terms)
 
     def generator_loss(self, n: int, rng: Generator) -> Tensor:
@@ -190,14 +194,27 @@ class GAN2dConfig(GANConfig):
     latent: int = other_default(GANConfig, "latent", 4)
     hidden: int = option(128, "units of each of the three hidden layers, in both networks", low=1)
     loss: str = other_default(GANConfig, "loss", "non-saturating")
-    norm: str = other_default(GANConfig, "norm", "none")
-    r1: float = other_default(GANConfig, "r1", 0.1)
+    norm: str = option(
+        "auto",
+        "of the discriminator; auto: spectral for hinge, none for the others",
+        choices=("auto", "spectral", "batch", "none"),
+    )
+    r1: float | None = option(None, "weight gamma of the R1 penalty; left out: 0.1, but 0 for hinge and wgan-gp", low=0.0)
     beta1: float = other_default(GANConfig, "beta1", 0.5)
     beta2: float = other_default(GANConfig, "beta2", 0.999)
     batch_size: int = other_default(ModelConfig, "batch_size", 256)
     lr: float = other_default(ModelConfig, "lr", 1e-3)
     steps: int = other_default(ModelConfig, "steps", 10_000)
     ema: float = other_default(ModelConfig, "ema", 0.995)
+
+    @property
+    def discriminator_norm(self) -> str:
+        """Batch norm is not for points, so without a norm the cross-entropies have R1 to keep the discriminator in bounds."""
+        return ("spectral" if self.loss == "hinge" else "none") if self.norm == "auto" else self.norm
+
+    @property
+    def r1_weight(self) -> float:
+        return (0.0 if self.loss in ("hinge", "wgan-gp") else 0.1) if self.r1 is None else self.r1
 
 
 @register("gan2d", GAN, GAN2dConfig, "GAN of points in the plane, with small networks")
@@ -282,7 +299,7 @@ def _checked_norm(name: str, config: GANConfig) -> str:
     norm = config.discriminator_norm
     if norm == "batch" and name == "gan2d":
         raise ValueError("batch norm is for images: add --norm none or --norm spectral")
-    if norm == "batch" and (config.loss == "wgan-gp" or config.r1):
+    if norm == "batch" and (config.loss == "wgan-gp" or config.r1_weight):
         why = "a penalty is on the slope at each sample, and batch norm mixes the samples"
         raise ValueError(f"{why}: add --norm none or --norm spectral")
     return norm

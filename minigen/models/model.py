@@ -28,7 +28,7 @@ CAPABILITIES = {
     "log_prob": "log-likelihood, exact but for what is noted below",
     "log_prob_bound": "lower bound on the log-likelihood",
     "encode": "latent code of a sample",
-    "energy": "unnormalised log-density",
+    "energy": "minus the log-density, up to a constant: low is likely",
     "score": "gradient of the log-density",
 }
 

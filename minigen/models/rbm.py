@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class RBM(Model):
     """data_shape: (H, W, C) images, which are seen as D = H W C pixels that are black or white."""
 
     config: RBMConfig
+    notes: ClassVar[dict[str, str]] = {"log_prob": f"for up to {ENUMERABLE} units in the smaller layer; else AIS estimates it"}
 
     def __init__(self, data_shape: tuple[int, ...], config: RBMConfig, rng: Generator):
         d, k = math.prod(data_shape), config.hidden

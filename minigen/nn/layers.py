@@ -56,8 +56,10 @@ def weight_and_bias(
     """The parameters of a linear or convolution layer: a weight of `shape`, and a bias (out,) or None.
 
     Unless told otherwise both start in U(-1/√fan_in, 1/√fan_in), as in PyTorch. With a `weight_init` of its own the bias
-    starts at 0, as in the papers that those come from.
+    starts at 0, as in the papers that those come from. Raises ValueError for a negative size.
     """
+    if min(shape) < 0 or out < 0:
+        raise ValueError(f"a weight of shape {shape} cannot be made: no size can be negative")
     weight = parameter(weight_init(shape, rng))
     if not bias:
         return weight, None

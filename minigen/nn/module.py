@@ -117,6 +117,8 @@ class Module:
             raise ValueError(f"state does not fit {type(self).__name__}: missing {missing}, unexpected {unexpected}")
         for name, array in own.items():
             given = state[name]
+            if not hasattr(given, "dtype"):
+                raise ValueError(f"state does not fit {type(self).__name__}: {name} is a {type(given).__name__}, not an array")
             if given.shape != array.shape or given.dtype != array.dtype:
                 what = f"{name} is {array.dtype}{array.shape} here, and {given.dtype}{given.shape} in the state"
                 raise ValueError(f"state does not fit {type(self).__name__}: {what}")

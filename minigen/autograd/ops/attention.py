@@ -18,6 +18,7 @@ def scaled_dot_product_attention(
     key: Array,
     value: Array,
     attn_mask: Array | None = None,
+    *,
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Array:

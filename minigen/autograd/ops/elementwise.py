@@ -124,7 +124,7 @@ def abs(x: Array) -> Array:
 abs.vjp(x=lambda g, x: g * _sign(x))
 
 
-@op
+@op(constant=True)
 def _sign(x: Array) -> Array:
     """-1, 0 or 1. No gradient."""
     return np.sign(x)

@@ -133,8 +133,12 @@ def sample_normal_kl(mu: Array, logvar: Array, eps: Array) -> tuple:
         z = mu + e^(logvar / 2) eps        kl_n = ½ Σ (mu² + e^logvar - 1 - logvar), over all axes but the first, in nats
 
     mu, logvar: (N, ...)      eps: noise of the same shape, from `rng.normal(mu.shape)`      returns z (N, ...), kl (N,).
-    Raises ValueError for unequal shapes.      Source: Kingma & Welling 2014, section 2.4 and appendix B.
+    Raises ValueError for unequal shapes, TypeError for unequal dtypes.
+    Source: Kingma & Welling 2014, section 2.4 and appendix B.
     """
+    if not mu.dtype == logvar.dtype == eps.dtype:
+        found = f"mu {mu.dtype}, logvar {logvar.dtype}, eps {eps.dtype}"
+        raise TypeError(f"{found} must be of one dtype: draw eps in that of mu")
     mu, logvar, eps = floats(mu, logvar, eps)
     if mu.ndim == 0 or not mu.shape == logvar.shape == eps.shape:
         raise ValueError(f"mu {mu.shape}, logvar {logvar.shape} and eps {eps.shape} must all be of the same shape (N, ...)")

@@ -154,7 +154,7 @@ def embedding(indices: Array, weight: Array) -> Array:
 embedding.vjp(weight=lambda g, indices, weight_shape: scatter_add(g, (_array(indices),), weight_shape))
 
 
-@op
+@op(constant=True)
 def one_hot(indices: Array, num_classes: int, dtype: Any = np.float32) -> Array:
     """1 at the class, 0 elsewhere.   indices (...) integers in [0, num_classes) -> (..., num_classes). No gradient.
 
@@ -177,7 +177,7 @@ def _check_range(name: str, indices: np.ndarray, size: int, what: str) -> None:
         raise IndexError(f"{name}: index {wrong} is outside 0 .. {size - 1} ({size} {what})")
 
 
-@op
+@op(constant=True)
 def searchsorted(x1: Array, x2: Array, side: Literal["left", "right"] = "left") -> Array:
     """Where x2 would be inserted into sorted x1 to keep it sorted. No gradient.
 

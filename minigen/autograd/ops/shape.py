@@ -67,7 +67,7 @@ def squeeze(x: Array, axis: Axes) -> Array:
     """x without the axes of size 1 named by `axis`. Raises ValueError where the size is not 1."""
     axes = axis if isinstance(axis, tuple) else (axis,)
     if any(-x.ndim <= a < x.ndim and x.shape[a] != 1 for a in axes):
-        raise ValueError(f"squeeze: axis {axis} of shape {x.shape} is not of size 1: it sum over it, or index it")
+        raise ValueError(f"squeeze: axis {axis} of shape {x.shape} is not of size 1: sum over it, or index it")
     return np.squeeze(x, axis)
 
 

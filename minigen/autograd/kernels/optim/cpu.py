@@ -32,10 +32,12 @@ def adam(
 
 @jit()
 def _adam(param, grad, m, v, rate, correction, keep, new1, new2, eps):
+    one = param.dtype.type(1)
+    old1, old2 = one - new1, one - new2
     for i in range(param.size):
         g = grad[i]
-        first = m[i] + new1 * (g - m[i])
-        second = v[i] + new2 * (g * g - v[i])
+        first = old1 * m[i] + new1 * g
+        second = old2 * v[i] + new2 * (g * g)
         m[i] = first
         v[i] = second
         param[i] = param[i] * keep - rate * first / (np.sqrt(second) * correction + eps)

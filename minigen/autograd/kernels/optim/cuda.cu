@@ -8,8 +8,8 @@ KERNEL adam_kernel(
 ) {
     EACH(i, n) {
         real g = grad[i];
-        real first = m[i] + weight1 * (g - m[i]);
-        real second = v[i] + weight2 * (g * g - v[i]);
+        real first = (1 - weight1) * m[i] + weight1 * g;
+        real second = (1 - weight2) * v[i] + weight2 * (g * g);
         m[i] = first;
         v[i] = second;
         param[i] = param[i] * keep - rate * first / (sqrt(second) * correction + eps);

@@ -20,8 +20,8 @@ def adam(
 ) -> None:
     """One step of Adam (Kingma & Ba 2015, algorithm 1), with decoupled weight decay (AdamW: Loshchilov & Hutter 2019).
 
-        m <- m + (1 - beta1) (grad - m)                      first moment
-        v <- v + (1 - beta2) (grad² - v)                     second moment
+        m <- beta1 m + (1 - beta1) grad                      first moment
+        v <- beta2 v + (1 - beta2) grad²                     second moment
         param <- (1 - lr weight_decay) param - lr m̂ / (√v̂ + eps),   m̂ = m / (1 - beta1^step),  v̂ = v / (1 - beta2^step)
 
     param, m, v: (n,), updated in place.      grad: (n,).      step: 1 for the first one.
@@ -29,8 +29,9 @@ def adam(
     check_arrays("adam", ("param", "m", "v"), param=param, grad=grad, m=m, v=v)
     real = param.dtype.type
     rate, correction, keep = (real(x) for x in adam_scalars(step, lr, beta1, beta2, weight_decay))
-    m += real(1 - beta1) * (grad - m)
-    v += real(1 - beta2) * (grad * grad - v)
+    new1, new2 = real(1 - beta1), real(1 - beta2)
+    m[...] = (real(1) - new1) * m + new1 * grad  # not m + new1 (grad - m), which loses a small gradient after a large one
+    v[...] = (real(1) - new2) * v + new2 * (grad * grad)
     param *= keep
     param -= rate * m / (np.sqrt(v) * correction + real(eps))
 
