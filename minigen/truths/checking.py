@@ -49,9 +49,11 @@ class Verdict:
         lines = [f"{self.truth.name} FAILS: {self.truth.claim}"]
         wrong = [finding for finding in self.findings if not finding.holds]
         for finding in wrong[:3]:
-            lines.append(f"    {finding.what} is {finding.value:.8g}, and must be {finding.expected:.8g}")
+            lines.append(f"    {finding.what} is {finding.value:.10g}, and must be {finding.expected:.10g}")
             if finding.mistake:
                 lines.append(f"        just what comes out if {_lower(finding.mistake)}")
+            elif finding.rounded:
+                lines.append("        off by no more than float32 rounds: does it compute in float32? It is given float64")
         if len(wrong) > 3:
             lines.append(f"    and {len(wrong) - 3} more of {len(self.findings)} values")
         if self.reason:

@@ -37,16 +37,16 @@ class Finding:
 
     @property
     def mistake(self) -> str | None:
-        """The mistake that would give just this value, to four digits of what it is off by; the nearest of several; else None.
-
-        A value that is off by no more than single precision rounds may just have been computed in it.
-        """
+        """The mistake that would give just this value, to four digits of what it is off by, or None."""
         near = [(abs(self.value - wrong), mistake) for wrong, mistake in self.suspects]
         off = abs(self.value - self.expected)
         room = max(self.tolerance, 1e-4 * off)
-        if off <= FLOAT32 * max(abs(self.expected), 1.0) and not any(distance <= self.tolerance for distance, _ in near):
-            return "it computes in float32: it is given float64, and must stay with it"
         return min((m for m in near if m[0] <= room), default=(math.nan, None))[1]
+
+    @property
+    def rounded(self) -> bool:
+        """Whether it is off by no more than single precision rounds, and so may just have been computed in it."""
+        return not self.holds and abs(self.value - self.expected) <= FLOAT32 * max(abs(self.expected), 1.0)
 
     def __str__(self) -> str:
         sign = "=" if self.holds else "≠"

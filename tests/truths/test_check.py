@@ -31,7 +31,7 @@ MISTAKES = {  # the truth that notices: what is replaced, by what, and what is t
         ("a = self.alpha_bar[t]", "a = self.alpha_bar[t - 1]", "the schedule is off by one"),
         ("t) - eps) ** 2", "t) - x) ** 2", "compared with x_0"),
         (".mean()", ".mean() / 2", "a factor ½"),
-        (".mean()", ".astype(np.float32).mean()", "just what comes out if it computes in float32"),
+        (".mean()", ".astype(np.float32).mean()", "does it compute in float32?"),
     ],
     "sampler-std": [
         ("if t > 1:", "if True:", "noise is added at the last step too"),
@@ -283,7 +283,10 @@ def test_a_finding_names_the_mistake_whose_value_it_is():
     finding = Finding("x", 2.0, 1.0, 1e-9, ((3.0, "tripled"), (2.0 + 1e-12, "doubled")))
     assert finding.mistake == "doubled"
     assert Finding("x", 2.1, 1.0, 1e-9, ((3.0, "tripled"), (2.0, "doubled"))).mistake is None
-    assert "float32" in Finding("x", 1 + 1e-7, 1.0, 1e-9, ((3.0, "tripled"),)).mistake
+    small = Finding("x", 1 + 1e-7, 1.0, 1e-9, ((3.0, "tripled"),))
+    assert small.mistake is None
+    assert small.rounded
+    assert not Finding("x", 2.1, 1.0, 1e-9).rounded
     assert Finding("x", 1 + 1e-7, 1.0, 1e-9, ((1 + 1e-7, "off by a hair"),)).mistake == "off by a hair"
     assert Finding("x", math.nan, 1.0, 1e-9, ((3.0, "tripled"),)).mistake is None
 

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numba
 from numba import get_num_threads, prange
 
-from . import compiled_folder, freed
+from . import compiled_folder
 
 settings: Any = numba.config  # a module that is filled from the environment, which type checkers cannot see
 
