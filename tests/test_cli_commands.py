@@ -272,7 +272,8 @@ def test_progress_without_a_terminal_is_plain_lines(minigen, bare, monkeypatch):
     assert re.fullmatch(rf"step 1/4  {terms}", lines[0])
     for i in (2, 3):
         assert re.fullmatch(rf"step {i}/4  {terms}  [\d,]+ samples/s  \d:\d\d left", lines[i - 1])
-    assert re.fullmatch(r"step 4  test_elbo -\d+\.\d\d  active_units \d+", lines[4])
+    beside = r"\(nats, n = 360; independent Bernoullis -27\.24\)"
+    assert re.fullmatch(rf"step 4  test_elbo -\d+\.\d\d  active_units \d+  {beside}", lines[4])
     assert re.fullmatch(r"vae on digits: 4 steps, \d+ CPU-seconds of training\. Look at runs/vae-digits/figures\n", out)
 
 

@@ -111,6 +111,17 @@ def _judged(run: Any, x: np.ndarray, estimator: str, values: np.ndarray, shared_
     return NLL(value, stderr, len(x), estimator, data, dims, floor=floor, baseline=compared, levels=levels)
 
 
+def beside(run: Any) -> str:
+    """What the likelihoods of `scores` must be compared with, in words: the floor, or a trivial model of the same samples."""
+    if run.test.entropy is not None:
+        return f"nats; best possible {-run.test.entropy:.2f}"
+    if run.test.x.ndim != 4:
+        return "nats"
+    x = some(run.test, HELD_OUT)[0]
+    name, nats = baseline(run, x)[1]
+    return f"nats, n = {len(x)}; {name} {-nats:.2f}"
+
+
 def baseline(run: Any, x: np.ndarray) -> tuple[str, tuple[str, float]]:
     """How the model sees images x, in words, and a trivial model of the same thing: its name, and nats per image."""
     levels = run.model.levels

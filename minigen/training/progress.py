@@ -83,11 +83,14 @@ class Progress:
     def _told(self, count: int | None = None) -> str:
         return _in_words(self.terms, self.run.model.no_likelihood is None, count)
 
-    def scores(self, step: int, scores: dict[str, float]) -> None:
-        """An evaluation has been made. There may be nothing that can be told in numbers: say nothing then."""
+    def scores(self, step: int, scores: dict[str, float], beside: str = "") -> None:
+        """An evaluation has been made. There may be nothing that can be told in numbers: say nothing then.
+
+        beside: what likelihoods among the scores must be compared with.
+        """
         texts = (f"{name} {f'{value:.2f}'.removesuffix('.00')}" for name, value in scores.items())
         if scores:
-            self.say(f"step {step}  " + "  ".join(texts))
+            self.say(f"step {step}  " + "  ".join(texts) + (f"  ({beside})" if beside else ""))
 
     def lap(self) -> float:
         """Samples per second in training steps since the last lap, or in that one; 0.0 before any was timed."""

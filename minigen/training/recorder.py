@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import sys
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,12 @@ class Recorder:
         scores = figures.scores(self.run)
         require_finite(scores, self.run.step)
         files.append_line(self.metrics, {"step": self.run.step, **scores})
-        self.progress.scores(self.run.step, scores)
+        likelihood = any(name.startswith("test_") for name in scores)
+        self.progress.scores(self.run.step, scores, self._beside if likelihood else "")
+
+    @cached_property
+    def _beside(self) -> str:
+        return figures.beside(self.run)
 
 
 def _require_sound(arrays: dict[str, np.ndarray], step: int) -> None:
