@@ -5,6 +5,7 @@
     models    whole training steps of eleven workloads against the peers, each in a process of its own, in turns
     memory    the highest memory of those processes
     compile   from nothing to the first step: cold, and with compiled kernels on disk
+    profile   where the time of one workload goes, op by op
     compare   what got slower between two reports
 
 `--json FILE` writes what was measured with its environment, `--plot FILE` a figure. GPU: `python -m benchmarks.gpu`.
@@ -60,6 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     of_compile = command(compile_command, "time to the first training step, cold and warm")
     of_compile.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="these models alone")
+
+    summary = "where the time of one workload goes, op by op"
+    profiled = commands.add_parser("profile", help=summary, description=summary)
+    profiled.set_defaults(run=profile_command)
+    profiled.add_argument("--threads", type=int, default=1, metavar="N", help="threads (1)")
+    profiled.add_argument("workload", choices=list(WORKLOADS), metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    profiled.add_argument("--rounds", type=int, default=15, metavar="N", help="of create_graph against plain gradients (15)")
 
     comparison = commands.add_parser("compare", help="what got slower between two reports")
     comparison.add_argument("old", type=Path)
@@ -127,6 +135,13 @@ def compile_command(args: argparse.Namespace) -> int:
 
     rows = start.measure(args.only, args.threads, args.smoke)
     report.write(args.json, "compile", args.threads, rows)
+    return 0
+
+
+def profile_command(args: argparse.Namespace) -> int:
+    from . import profile
+
+    profile.show(args.workload, args.threads, args.rounds)
     return 0
 
 

@@ -32,7 +32,7 @@ class Lane:
     kept: bool = False
 
     def __str__(self) -> str:
-        name = self.library if self.library == "minigen" or self.library == "jax" else f"{self.library} {self.variant}"
+        name = self.library if self.library in ("minigen", "jax") else f"{self.library} {self.variant}"
         return f"{name} kept" if self.kept else name
 
 

@@ -1,6 +1,7 @@
 """Reports: written with their environment, and compared beyond the noise. And the command in its smallest form."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,10 @@ def test_a_workload_in_the_smallest_form(tmp_path):
 def test_refused(line, said):
     with pytest.raises(SystemExit, match=said):
         program.main(line.split())
+
+
+def test_a_profile_names_the_ops_and_the_cost_of_recording(capsys):
+    assert program.main(["profile", "realnvp", "--rounds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^linear +24 ", out, re.MULTILINE)
+    assert re.search(r"^create_graph / plain, forward and backward: \d\.\d\d \(", out, re.MULTILINE)
