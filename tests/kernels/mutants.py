@@ -45,7 +45,7 @@ KERNEL_FOLDER = Path(backend.__file__).parent / "kernels"
 SMALL, LARGE = 3000, 60_000  # numbers in the arguments: ordinary Python is slow, so large cases are for what survives the small
 PATIENCE = 20  # seconds after which a mutant counts as caught in a loop without end
 
-COMPILED = ("conv/cpu.py", "conv/direct.py", "conv/few.py", "conv/tile.py", "conv/weight.py")
+COMPILED = ("conv/cpu.py", "conv/direct.py", "conv/few.py", "tile.py", "conv/weight.py")
 FILES = [
     path
     for path in sorted(KERNEL_FOLDER.glob("*/*.py"))

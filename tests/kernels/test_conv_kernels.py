@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from minigen.autograd.kernels import conv
 from minigen.autograd.kernels.conv import cpu, few, geometry, reference
-from minigen.autograd.kernels.conv.tile import vector_registers
+from minigen.autograd.kernels.tile import vector_registers
 
 KERNELS = [conv.conv2d, conv.conv2d_input, conv.conv2d_weight]
 IMPLEMENTATIONS = [reference, cpu]
@@ -241,7 +241,7 @@ def run_python(code, **environment):
 OTHER_VECTORS = """
 import numpy as np
 from minigen.autograd.kernels import conv
-from minigen.autograd.kernels.conv.tile import VECTOR_BYTES, ROWS
+from minigen.autograd.kernels.tile import VECTOR_BYTES, ROWS
 print(VECTOR_BYTES, ROWS)
 for kernel in (conv.conv2d, conv.conv2d_input, conv.conv2d_weight):
     for args, kwargs in kernel.card.cases(np.random.default_rng(6), np.float32):

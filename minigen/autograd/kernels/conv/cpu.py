@@ -1,6 +1,6 @@
 """Convolution on the CPU with Numba. Start at `conv2d`; the work is done in `direct.convolve_images`.
 
-All three kernels are sums of products over a few strided loops, and all three run on one micro-kernel, `tile.tile`:
+All three kernels are sums of products over a few strided loops, and all three run on the micro-kernel of ../tile.py:
 
 * forward (direct.py): rows are output pixels, columns are output channels, the sum runs over taps and input channels;
 * input gradient (direct.py): the same with the channels exchanged and the kernel flipped, in one phase per residue of

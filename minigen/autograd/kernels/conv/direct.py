@@ -12,8 +12,8 @@ import numpy as np
 
 from ..arrays import contiguous
 from ..jit import get_num_threads, jit, prange
+from ..tile import ROWS, VECTOR_BYTES, tile
 from .geometry import Pair, Phase, window
-from .tile import ROWS, VECTOR_BYTES, tile
 
 SCRATCH_BYTES = 1 << 19  # images padded at a time: half of a small second-level cache, which leaves room for weights
 UNIT_PIXELS = 512  # target pixels of one unit of work, at most, unless a single image has more

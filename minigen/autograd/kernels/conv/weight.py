@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import jit, prange
+from ..tile import ROWS, tile
 from .direct import flat, pad, parallel, vectors_for
 from .geometry import Geometry, Phase, window
-from .tile import ROWS, tile
 
 CHUNK_PIXELS = 512  # output pixels of a chunk, at least: a partial sum costs as much as about 50 pixels
 MAX_CHUNKS = 8  # of the batch

@@ -1,4 +1,4 @@
-"""The micro-kernel under all fast convolutions: a small matrix product that stays in vector registers. Start at `tile`.
+"""The micro-kernel under convolutions and matrix products: a small product that stays in registers. Start at `tile`.
 
 ROWS x (1 or 2) vectors of sums are held in registers while a reduction runs through memory. Each step loads one or two
 vectors of b, broadcasts one number of a per row, and issues ROWS x (1 or 2) fused multiply-adds: about two loads for
@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-from ..jit import jit
+from .jit import jit
 
 
 @jit(contract=True)
