@@ -7,6 +7,9 @@ All three kernels are sums of products over a few strided loops, and all three r
   the pixel modulo the stride (`geometry.Phase`), so that no inserted zero is ever multiplied;
 * weight gradient (weight.py): rows are (tap, input channel), columns are output channels, the sum runs over pixels.
 
+Kernels of 3 x 3, and of 4 x 4 with stride 2, between many channels have a faster way to the same sums (winograd.py,
+winograd_weight.py).
+
 Where an image has a few channels only, which do not fill a vector, the taps take the place of the channels (few.py).
 
 Padding contributes nothing, as in the reference. Here it is a zero that is multiplied, which differs when the other
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import direct, few, geometry, reference, weight
+from . import direct, few, geometry, reference, weight, winograd, winograd_weight
 from .geometry import Geometry, Pair
 
 ONE = ((1, 1), (0, 0), (1, 1), 1)  # stride, padding, dilation and groups of a product pixel by pixel
@@ -43,7 +46,7 @@ def conv2d(
     phases = [geometry.forward_phases(*axis) for axis in axes(geo, geo.output_hw)]
     _, kw, c_in, c_out = w.shape
     steps = (c_out // groups, kw * c_in * c_out, c_in * c_out, c_out, 1)  # of group, i, j, source and target channel
-    if direct.convolve(x, w, steps, phases, groups, out):
+    if (groups == 1 and winograd.convolve(x, w, steps, phases, out)) or direct.convolve(x, w, steps, phases, groups, out):
         return out
     return reference.conv2d(x, w, stride, padding, dilation, groups, out)
 
@@ -71,7 +74,7 @@ def conv2d_input(
     phases = [geometry.adjoint_phases(*axis) for axis in axes(geo, geo.input_hw)]
     _, kw, c_in, c_out = w.shape
     steps = (c_out // groups, kw * c_in * c_out, c_in * c_out, 1, c_out)  # of group, i, j, source and target channel
-    if direct.convolve(g, w, steps, phases, groups, out):
+    if (groups == 1 and winograd.convolve(g, w, steps, phases, out)) or direct.convolve(g, w, steps, phases, groups, out):
         return out
     return reference.conv2d_input(g, w, input_hw, stride, padding, dilation, groups, out)
 
@@ -97,6 +100,8 @@ def conv2d_weight(
         by_tap = conv2d_weight(x, columns, (1, 1), *ONE)  # (1, 1, C_in, taps * C_out)
         out[...] = by_tap.reshape(geo.c_in, *geo.kernel_hw, geo.c_out).transpose(1, 2, 0, 3)
         padded = True
+    elif groups == 1 and winograd_weight.gradient(x, g, geo, phases, out):
+        return out
     else:
         padded = weight.gradient(x, g, geo, phases, out)
     if padded and not np.isfinite(out).all():

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arrays import contiguous
 from ..jit import get_num_threads, jit, prange
-from ..tile import ROWS, VECTOR_BYTES, tile
+from ..tile import ROWS, VECTOR_BYTES, tiles
 from .geometry import Pair, Phase, window
 
 SCRATCH_BYTES = 1 << 19  # images padded at a time: half of a small second-level cache, which leaves room for weights
@@ -122,9 +122,10 @@ def convolve_images(unit, images, src, src_shape, padded, box, table, packed, ve
         most = max(most, count * phase.pixels_y * phase.pixels_x)
     source_at = np.empty(most + ROWS, np.int64)
     target_at = np.empty(most + ROWS, np.int64)
-    buffer = np.empty(ROWS * columns, dst.dtype)
-    buffer_at = np.arange(ROWS) * columns
     group_src, group_dst = c_src // groups, c_dst // groups
+    buffered = most + ROWS if group_dst % columns else 0
+    buffer = np.empty(buffered * columns, dst.dtype)
+    buffer_at = np.arange(buffered) * columns
     for phase in table:
         pixels = 0
         for image in range(count):
@@ -150,20 +151,19 @@ def convolve_images(unit, images, src, src_shape, padded, box, table, packed, ve
             start = origin + group * group_src
             for channel in range(0, group_dst, columns):
                 to = group * group_dst + channel
-                for p in range(0, pixels, ROWS):
-                    if channel + columns <= group_dst:
-                        tile(
-                            vectors, extent, source, start, source_step, source_at[p:], packed, panel, panel_step,
-                            dst, to, target_at[p:], False,
-                        )
-                    else:  # the panel is wider than what is left of the channels: its sums go through a buffer
-                        tile(
-                            vectors, extent, source, start, source_step, source_at[p:], packed, panel, panel_step,
-                            buffer, 0, buffer_at, False,
-                        )
-                        for r in range(min(ROWS, pixels - p)):
-                            for c in range(group_dst - channel):
-                                dst[target_at[p + r] + to + c] = buffer[r * columns + c]
+                if channel + columns <= group_dst:
+                    tiles(
+                        vectors, extent, source, start, source_step, source_at, pixels, packed, panel, panel_step,
+                        dst, to, target_at, False,
+                    )
+                else:  # the panel is wider than what is left of the channels: its sums go through a buffer
+                    tiles(
+                        vectors, extent, source, start, source_step, source_at, pixels, packed, panel, panel_step,
+                        buffer, 0, buffer_at, False,
+                    )
+                    for p in range(pixels):
+                        for c in range(group_dst - channel):
+                            dst[target_at[p] + to + c] = buffer[p * columns + c]
                 panel += phase.taps_y * phase.taps_x * group_src * columns
 
 

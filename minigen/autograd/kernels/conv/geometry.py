@@ -169,6 +169,28 @@ def adjoint_phases(size: int, kernel: int, stride: int, padding: int, dilation: 
     return phases
 
 
+def by_residue(phase: Phase) -> list[Phase]:
+    """The same sums as several phases, whose taps lie one step of their pixels apart: one per residue of the tap's number.
+
+    With d = step / gap, tap t = a d + b reads source pixel (start + b gap) + (m + a) step. So a kernel of 4 taps with stride
+    2 is two of 2 taps on every other pixel, to be added up. Where the gap does not divide the step, that cannot be, and the
+    list is empty.
+    """
+    if phase.step % phase.gap:
+        return []
+    d = phase.step // phase.gap
+    return [
+        phase._replace(
+            start=phase.start + b * phase.gap,
+            taps=(phase.taps - b + d - 1) // d,
+            gap=phase.step,
+            tap=phase.tap + b * phase.tap_step,
+            tap_step=d * phase.tap_step,
+        )
+        for b in range(min(d, phase.taps))
+    ]
+
+
 def span(phases: list[Phase]) -> Pair:
     """First and one past the last source pixel that the phases of one axis use; may lie outside the image."""
     used = [p for p in phases if p.taps and p.pixels]

@@ -11,13 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import jit, prange
-from ..tile import ROWS, tile
+from ..tile import ROWS, tiles
 from .direct import flat, pad, parallel, vectors_for
 from .geometry import Geometry, Phase, window
 
 CHUNK_PIXELS = 512  # output pixels of a chunk, at least: a partial sum costs as much as about 50 pixels
 MAX_CHUNKS = 8  # of the batch
-BAND_PIXELS = 256  # output pixels whose products are summed in registers
+BAND_PIXELS = 128  # output pixels whose products are summed in registers
+GATHERED = 128  # weights of an output channel from which on a panel of g, read once for every ROWS of them, is copied first
 
 
 def gradient(x: np.ndarray, g: np.ndarray, geo: Geometry, phases: list[list[Phase]], out: np.ndarray) -> bool:
@@ -101,6 +102,8 @@ def sum_chunk(chunk, partials, x, x_shape, padded, box, g, g_shape, kernel, stri
     g_step = (out_height * out_width * g_pixel, out_width * g_pixel, g_pixel)
     x_scratch = np.empty(band_images * rows * row if padded else 0, x.dtype)
     g_scratch = np.empty(0 if whole else band_images * g_step[0], g.dtype)
+    gathers = weights >= GATHERED
+    panel = np.empty(band_images * min(band_rows, out_height) * out_width * columns, g.dtype)
     sums = partials[chunk]
     for first in range(start, last, band_images):
         images = min(band_images, last - first)
@@ -118,12 +121,33 @@ def sum_chunk(chunk, partials, x, x_shape, padded, box, g, g_shape, kernel, stri
             for group in range(groups):
                 x_start = x_origin + y * x_step[1] + group * group_in
                 for column in range(group * width, (group + 1) * width, columns):
-                    g_start = g_origin + y * g_step[1] + column
-                    for r in range(0, weights, ROWS):
-                        tile(
-                            vectors, extent, left_factor, x_start, x_step, x_at[r:], right_factor, g_start, g_step,
-                            sums, column, sum_at[r:], first > start or y > 0,
-                        )
+                    columns_of, columns_at, columns_step = right_factor, g_origin + y * g_step[1] + column, g_step
+                    if gathers:
+                        gather(right_factor, columns_at, g_step, extent, columns, panel)
+                        columns_of, columns_at = panel, 0
+                        columns_step = (extent[1] * out_width * columns, out_width * columns, columns)
+                    tiles(
+                        vectors, extent, left_factor, x_start, x_step, x_at, weights, columns_of, columns_at, columns_step,
+                        sums, column, sum_at, first > start or y > 0,
+                    )
+
+
+@jit()
+def gather(src, start, step, extent, columns, panel):
+    """panel [i][j][k][column] from the `columns` numbers at src[start + (i, j, k) . step].
+
+    The micro-kernel reads the panel once for every few rows. Where its parts lie in src, as far apart as the channels are
+    many, they would drive each other out of the first-level cache.
+    """
+    to = 0
+    for i in range(extent[0]):
+        for j in range(extent[1]):
+            for k in range(extent[2]):
+                at = start + i * step[0] + j * step[1] + k * step[2]
+                source, target = src[at : at + columns], panel[to : to + columns]
+                for c in range(columns):
+                    target[c] = source[c]
+                to += columns
 
 
 @jit()
