@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from minigen.autograd.kernels.conv import conv2d, cpu, direct, geometry, reference, winograd, winograd_weight
+from minigen.autograd.kernels.conv import conv2d, cpu, geometry, reference, winograd, winograd_weight
 
 EPS = np.finfo(np.float32).eps
-CHANNELS = 2 * direct.vectors_for(1 << 10, np.dtype(np.float32))[1]  # of a whole panel on this processor: two vectors
+CHANNELS = winograd.COLUMNS
 
 
 @st.composite

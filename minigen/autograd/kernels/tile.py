@@ -41,6 +41,12 @@ def tiles(vectors, extent, a, a_start, a_step, a_rows, rows, b, b_start, b_step,
 
 
 @jit(contract=True)
+def wide_tiles(extent, a, a_start, a_step, a_rows, rows, b, b_start, b_step, out, out_start, out_rows, accumulate):
+    """`tiles` for two vectors: half of the code to compile, for a caller that needs no narrower ones."""
+    _product2(extent, a, a_start, a_step, a_rows, rows, b, b_start, b_step, out, out_start, out_rows, accumulate)
+
+
+@jit(contract=True)
 def tile(vectors, extent, a, a_start, a_step, a_rows, b, b_start, b_step, out, out_start, out_rows, accumulate):
     """`tiles` for ROWS rows."""
     tiles(vectors, extent, a, a_start, a_step, a_rows, ROWS, b, b_start, b_step, out, out_start, out_rows, accumulate)

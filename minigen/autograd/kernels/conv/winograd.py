@@ -14,7 +14,8 @@ the two outputs, and m the products:
 
 In an image the trick works along both axes: 2 x 2 outputs of a 2 x 2 kernel take 9 products instead of 16, those of a 3 x 3
 kernel 16 instead of 36. The sums of pixels do not depend on the target channel, nor those of weights on the pixel. So what is
-left for each of the 9 or 16 pairs (i, j), called points, is a matrix product over the source channels, and `tiles` does it.
+left for each of the 9 or 16 pairs (i, j), called points, is a matrix product over the source channels, and `wide_tiles` does
+it.
 
 No sum of pixels is copied for the sake of a point. A row D1[x] = d[x] - d[x + 1], for all x at once, holds both d0 - d1 of a
 tile (from its pixel 0) and d1 - d2 (from its pixel 1), and the micro-kernel reads it with a stride of two pixels from either:
@@ -40,16 +41,17 @@ import numpy as np
 
 from ..jit import jit
 from ..threads import run
-from ..tile import ROWS, tiles
-from .direct import flat, parallel, transpose, vectors_for
+from ..tile import ROWS, VECTOR_BYTES, wide_tiles
+from .direct import flat, parallel, transpose
 from .geometry import Phase, by_residue
 
 ROW = np.array([[1, 0, 1, 0], [0, 1, 2, 0]])  # [r - 2, i]: which of the rows [d, D1] or [D2, S1, B1] holds a point's sums
 SHIFT = np.array([[0, 1, 1, 0], [0, 1, 1, 1]])  # and from which pixel of the tile on
 
+COLUMNS = 2 * VECTOR_BYTES // 4  # target channels of a panel
 UNIT_TILES = 48  # tiles of 2 x 2 outputs of one unit of work, about: what it keeps, 9 or 16 sums of each, stays in the cache
 # Where it is faster than the direct kernels, as measured:
-CHANNELS = 16  # source and target channels, at least
+CHANNELS = 16  # source channels, at least
 SHARE = 0.6  # of the direct kernel's multiplications, at most
 
 AXIS = np.dtype([(name, np.int64) for name in Phase._fields])
@@ -75,9 +77,7 @@ def axis_tables(
     The two axes may not differ: kernels like 2 x 3, with a mask in their last row, are those of autoregressive models, where
     a masked tap must not have the influence of a rounding error, and here g2 = 0 does not keep d2 out of y0.
     """
-    vectors, lanes = vectors_for(target_channels, dtype)
-    fits = min(source_channels, target_channels) >= CHANNELS and target_channels % (vectors * lanes) == 0
-    if dtype != np.float32 or not fits:
+    if dtype != np.float32 or source_channels < CHANNELS or target_channels == 0 or target_channels % COLUMNS:
         return None
     ys, xs = (axis_table(axis) for axis in phases)
     if ys is None or xs is None or ys["taps"][0, 0] != xs["taps"][0, 0]:
@@ -104,8 +104,7 @@ def convolve(
     if tables is None or 0 in (src.size, dst.size):
         return False
     ys, xs = tables
-    vectors, lanes = vectors_for(dst.shape[3], src.dtype)
-    columns = vectors * lanes
+    columns = COLUMNS
     points = (ys["taps"][0, 0] + 1) * (xs["taps"][0, 0] + 1)
     panels = dst.shape[3] // columns
     u = np.empty((ys.shape[0] * xs.shape[0], points * panels, ys.shape[1] * xs.shape[1] * src.shape[3] * columns), src.dtype)
@@ -114,7 +113,7 @@ def convolve(
     tile_rows = len(src) * tiles_y
     rows = max(1, UNIT_TILES // tiles_x)
     units = -(-tile_rows // rows)
-    call = partial(convolve_units, rows, flat(src), src.shape, ys, xs, u, vectors, columns, flat(dst), dst.shape)
+    call = partial(convolve_units, rows, flat(src), src.shape, ys, xs, u, columns, flat(dst), dst.shape)
     run_units(call, units, src.size * u[0].size)
     return all_finite(dst)
 
@@ -135,7 +134,7 @@ def all_finite(x: np.ndarray) -> bool:
 
 
 @jit(contract=True)
-def convolve_units(rows, src, src_shape, ys, xs, u, vectors, columns, dst, dst_shape, first_unit, stop_unit):
+def convolve_units(rows, src, src_shape, ys, xs, u, columns, dst, dst_shape, first_unit, stop_unit):
     """Units of `rows` rows of tiles.      src, dst: flat      u: (phases, points * panels, terms * C * columns)"""
     c_src, c_dst, taps = src_shape[3], dst_shape[3], ys[0, 0].taps
     n, panels = taps + 1, c_dst // columns
@@ -182,8 +181,8 @@ def convolve_units(rows, src, src_shape, ys, xs, u, vectors, columns, dst, dst_s
                     v_start = (i * taps + ROW[taps - 2, j]) * v_row + SHIFT[taps - 2, j] * xs[0, 0].step * c_src
                     for panel in range(panels):
                         u_start = (point * panels + panel) * u.shape[2]
-                        tiles(
-                            vectors, extent, v.reshape(-1), v_start, v_step, source_at, number, weights, u_start, u_step,
+                        wide_tiles(
+                            extent, v.reshape(-1), v_start, v_step, source_at, number, weights, u_start, u_step,
                             m[point], panel * columns, target_at, False,
                         )
                 add_up(m, taps, number * c_dst)

@@ -17,11 +17,11 @@ from functools import partial
 import numpy as np
 
 from ..jit import jit
-from ..tile import ROWS, tiles
-from .direct import flat, vectors_for
+from ..tile import ROWS, wide_tiles
+from .direct import flat
 from .geometry import Geometry, Phase
 from .weight import gather
-from .winograd import ROW, SHIFT, UNIT_TILES, add_rows, all_finite, axis_tables, row_extent, run_units, transform_rows
+from .winograd import COLUMNS, ROW, SHIFT, UNIT_TILES, add_rows, all_finite, axis_tables, row_extent, run_units, transform_rows
 
 G_ROW = np.array([[0, 1, 0, 0], [0, 1, 2, 0]])  # [r - 2, i]: the stored row of a point, and the pixel from which on it is read
 G_SHIFT = np.array([[0, 0, 1, 0], [0, 0, 0, 1]])
@@ -51,12 +51,11 @@ def gradient(x: np.ndarray, g: np.ndarray, geo: Geometry, phases: list[list[Phas
         return False
     ys, xs = tables
     taps, terms = int(ys["taps"][0, 0]), (ys.shape[1], xs.shape[1])
-    vectors, lanes = vectors_for(geo.c_out, x.dtype)
     tiles_y, tiles_x = ((size + 1) // 2 for size in geo.output_hw)
     chunks = min(MAX_CHUNKS, geo.batch * tiles_y, max(1, geo.batch * tiles_y * tiles_x // CHUNK_TILES))
     sums = np.empty((chunks, (taps + 1) ** 2, terms[0] * terms[1] * geo.c_in * geo.c_out), x.dtype)
     rows = max(1, UNIT_TILES // tiles_x)
-    call = partial(sum_chunks, rows, flat(x), x.shape, ys, xs, flat(g), g.shape, vectors, vectors * lanes, sums)
+    call = partial(sum_chunks, rows, flat(x), x.shape, ys, xs, flat(g), g.shape, COLUMNS, sums)
     run_units(call, chunks, geo.multiplications)
     back = np.kron(TRANSPOSED_G[taps], TRANSPOSED_G[taps]).astype(x.dtype)  # (taps * taps, points)
     with np.errstate(all="ignore"):
@@ -69,7 +68,7 @@ def gradient(x: np.ndarray, g: np.ndarray, geo: Geometry, phases: list[list[Phas
 
 
 @jit(contract=True)
-def sum_chunks(rows, x, x_shape, ys, xs, g, g_shape, vectors, columns, sums, first_chunk, stop_chunk):
+def sum_chunks(rows, x, x_shape, ys, xs, g, g_shape, columns, sums, first_chunk, stop_chunk):
     """sums [chunk][point][term y][term x][input channel][output channel]: a chunk of the rows of tiles each.      x, g: flat"""
     c_in, c_out, taps = x_shape[3], g_shape[3], ys[0, 0].taps
     n, terms_y, terms_x = taps + 1, ys.shape[1], xs.shape[1]
@@ -117,13 +116,13 @@ def sum_chunks(rows, x, x_shape, ys, xs, g, g_shape, vectors, columns, sums, fir
                 for column in range(0, c_out, columns):
                     if packs:
                         gather(w.reshape(-1), w_start + column, w_step, extent, columns, right_factor)
-                        tiles(
-                            vectors, (1, 1, count * tiles_x), left_factor, 0, (0, 0, ROWS), packed_at, weights, right_factor, 0,
+                        wide_tiles(
+                            (1, 1, count * tiles_x), left_factor, 0, (0, 0, ROWS), packed_at, weights, right_factor, 0,
                             (0, 0, columns), sums[chunk, point], column, sum_at, first > begin,
                         )
                         continue
-                    tiles(
-                        vectors, extent, v.reshape(-1), v_start, v_step, x_at, weights, w.reshape(-1), w_start + column, w_step,
+                    wide_tiles(
+                        extent, v.reshape(-1), v_start, v_step, x_at, weights, w.reshape(-1), w_start + column, w_step,
                         sums[chunk, point], column, sum_at, first > begin,
                     )
 
