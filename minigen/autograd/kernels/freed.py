@@ -2,8 +2,9 @@
 
 Every step makes the same temporaries anew. The C library hands large ones back to the operating system as they are freed, and
 asks for them again, page by page, each of which is cleared first: measured on eight training steps, 1 to 19 % of their time.
-Importing the compiled kernels tells it to keep them. The price is that a process stays as large as it once was. It holds for
-arrays below 32 MB, on Linux with the GNU library. Whoever sets MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ decides.
+jit.py, which every compiled kernel imports, tells it to keep them. The price is that a process stays as large as it once was.
+It holds for arrays below 32 MB, on Linux with the GNU library. Whoever sets MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_
+decides.
 """
 
 from __future__ import annotations
@@ -23,5 +24,3 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGEST)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
-
-keep_freed_memory()

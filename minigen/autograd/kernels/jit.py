@@ -24,7 +24,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numba
 from numba import get_num_threads, prange
 
-from . import compiled_folder
+from . import compiled_folder, freed
+
+freed.keep_freed_memory()
 
 settings: Any = numba.config  # a module that is filled from the environment, which type checkers cannot see
 
