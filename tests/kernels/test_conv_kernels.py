@@ -192,6 +192,25 @@ def test_nan_and_infinity_go_where_the_sum_sends_them(kernel, bad):
             np.testing.assert_allclose(result[finite], expected[finite], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+@given(kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)), c_out=st.integers(1, 20), seed=st.integers(0, 2**32))
+def test_masked_taps_are_left_out_only_where_that_changes_nothing(bad, kernel, c_out, seed):
+    """Zeros at the end of the last row, as masks leave them: zero times a NaN is still NaN, and times infinity."""
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((2, 5, 6, 3)), rng.standard_normal((*kernel, 3, c_out))
+    w[-1, rng.integers(kernel[1]) :] = 0
+    parameters = (1, 1), (int(rng.integers(3)), int(rng.integers(3))), (1, 1), 1
+    x.flat[rng.integers(x.size)] += bad
+    with np.errstate(invalid="ignore"):
+        expected = reference.conv2d(x, w, *parameters)
+    np.testing.assert_allclose(cpu.conv2d(x, w, *parameters), expected, rtol=1e-12, atol=1e-12)
+    g = rng.standard_normal(expected.shape)
+    g.flat[rng.integers(g.size)] += bad
+    with np.errstate(invalid="ignore"):
+        expected = reference.conv2d_input(g, w, (5, 6), *parameters)
+    np.testing.assert_allclose(cpu.conv2d_input(g, w, (5, 6), *parameters), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_infinities_that_cancel_make_nan_without_a_warning():
     """Pixels of different images, so that the infinities meet where partial weight gradients are added."""
     x, g = np.ones((8, 16, 16, 2), np.float32), np.ones((8, 16, 16, 8), np.float32)

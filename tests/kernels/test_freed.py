@@ -33,8 +33,8 @@ def faults_of_a_step(importing):
     return float(result.stdout)
 
 
-@pytest.mark.skipif(not freed.keep_freed_memory(), reason="a C library that cannot be told, or that was told by the
-environment") def test_a_process_with_compiled_kernels_takes_no_page_twice():
+@pytest.mark.skipif(not freed.keep_freed_memory(), reason="the C library cannot be told, or the environment has told it")
+def test_a_process_with_compiled_kernels_takes_no_page_twice():
     """Sixty megabytes are 15,360 pages; without the setting most of them come anew with each step."""
     assert faults_of_a_step("") > 1000
     assert faults_of_a_step("from minigen.autograd.kernels import jit") < 100

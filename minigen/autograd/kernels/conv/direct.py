@@ -13,7 +13,7 @@ import numpy as np
 from ..arrays import contiguous
 from ..jit import get_num_threads, jit, prange
 from ..tile import ROWS, VECTOR_BYTES, tiles
-from .geometry import Pair, Phase, window
+from .geometry import Pair, Phase, of_taps, window
 
 SCRATCH_BYTES = 1 << 19  # images padded at a time: half of a small second-level cache, which leaves room for weights
 UNIT_PIXELS = 512  # target pixels of one unit of work, at most, unless a single image has more
@@ -33,8 +33,44 @@ def convolve(
     """Fill dst (N, H', W', C') from src (N, H, W, C) by the phases of the two axes; False if this needs the reference.
 
     w_steps: how far apart in memory the weights are for the next group, tap row, tap column, source and target channel.
-    It is False, and dst is not written, where a weight that is NaN or infinite would meet padding.
+    It is False where a weight that is NaN or infinite would meet padding.
     """
+    kh, kw = w.shape[:2]
+    masked = masked_taps(w)
+    if masked == 0 or kh == 1 or not all_finite(src):
+        return add_taps(src, w, w_steps, phases, groups, dst, False)
+    above = [of_taps(phases[0], 0, kh - 1), phases[1]]
+    last = [of_taps(phases[0], kh - 1, kh), of_taps(phases[1], 0, kw - masked)]
+    return add_taps(src, w, w_steps, above, groups, dst, False) and add_taps(src, w, w_steps, last, groups, dst, True)
+
+
+def masked_taps(w: np.ndarray) -> int:
+    """How many taps at the end of the kernel's last row are zero for all channels, as in a masked convolution.
+
+    They need no multiplication, if what they would be multiplied with is finite. (Only there is it worth looking for them.)
+    """
+    masked = 0
+    while masked < w.shape[1] and not w[-1, -1 - masked].any():
+        masked += 1
+    return masked
+
+
+@np.errstate(all="ignore")
+def all_finite(x: np.ndarray) -> bool:
+    """False if a number of x is NaN or infinite, or if their sum is: the sum is one pass that writes nothing."""
+    return bool(np.isfinite(x.sum()))
+
+
+def add_taps(
+    src: np.ndarray,
+    w: np.ndarray,
+    w_steps: tuple[int, int, int, int, int],
+    phases: list[list[Phase]],
+    groups: int,
+    dst: np.ndarray,
+    accumulate: bool,
+) -> bool:
+    """`convolve` for the taps that the phases have. accumulate: add to what dst holds."""
     if dst.size == 0:
         return True
     padded, box = window(phases, src.shape[1:3])
@@ -59,7 +95,8 @@ def convolve(
     units = -(-batch // max(1, min(UNIT_PIXELS // pixels, SCRATCH_BYTES // max(1, scratch))))
     images = -(-batch // units)  # of each unit, evenly
     run = convolve_parallel if parallel(units, batch * pixels * size) else convolve_serial
-    run(units, images, flat(src), src.shape, padded, box, table, packed, vectors, columns, groups, flat(dst), dst.shape)
+    arrays = flat(src), src.shape, padded, box, table, packed, vectors, columns, groups, flat(dst), dst.shape
+    run(units, images, *arrays, accumulate)
     return True
 
 
@@ -81,29 +118,33 @@ def parallel(units: int, multiplications: int) -> bool:
 
 @jit()
 def convolve_serial(
-    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate
 ):
     for unit in range(units):
         convolve_images(
-            unit, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+            unit, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate
         )
 
 
 @jit(parallel=True)
 def convolve_parallel(
-    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate
 ):
     for unit in prange(units):
         convolve_images(
-            np.int64(unit), images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape
+            np.int64(unit), images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape,
+            accumulate,
         )
 
 
 @jit(contract=True)
-def convolve_images(unit, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape):
+def convolve_images(
+    unit, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate
+):
     """One unit of work: all phases of images unit * images, unit * images + 1, ...
 
     src, packed, dst: flat      box: the window of `pad` when padded, else the whole image      table: PHASE records
+    accumulate: add to what dst holds
     """
     batch, _, _, c_src = src_shape
     _, dst_height, dst_width, c_dst = dst_shape
@@ -154,7 +195,7 @@ def convolve_images(unit, images, src, src_shape, padded, box, table, packed, ve
                 if channel + columns <= group_dst:
                     tiles(
                         vectors, extent, source, start, source_step, source_at, pixels, packed, panel, panel_step,
-                        dst, to, target_at, False,
+                        dst, to, target_at, accumulate,
                     )
                 else:  # the panel is wider than what is left of the channels: its sums go through a buffer
                     tiles(
@@ -163,7 +204,11 @@ def convolve_images(unit, images, src, src_shape, padded, box, table, packed, ve
                     )
                     for p in range(pixels):
                         for c in range(group_dst - channel):
-                            dst[target_at[p] + to + c] = buffer[p * columns + c]
+                            at = target_at[p] + to + c
+                            if accumulate:
+                                dst[at] += buffer[p * columns + c]
+                            else:
+                                dst[at] = buffer[p * columns + c]
                 panel += phase.taps_y * phase.taps_x * group_src * columns
 
 

@@ -191,6 +191,17 @@ def by_residue(phase: Phase) -> list[Phase]:
     ]
 
 
+def of_taps(phases: list[Phase], first: int, stop: int) -> list[Phase]:
+    """The phases with the taps first .. stop - 1 of the kernel only."""
+    chosen = []
+    for phase in phases:
+        among = [t for t in range(phase.taps) if first <= phase.tap + t * phase.tap_step < stop]
+        t = among[0] if among else 0
+        start, tap = phase.start + t * phase.gap, phase.tap + t * phase.tap_step
+        chosen.append(phase._replace(start=start, taps=len(among), tap=tap))
+    return chosen
+
+
 def span(phases: list[Phase]) -> Pair:
     """First and one past the last source pixel that the phases of one axis use; may lie outside the image."""
     used = [p for p in phases if p.taps and p.pixels]

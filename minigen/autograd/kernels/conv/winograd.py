@@ -42,7 +42,7 @@ import numpy as np
 from ..jit import jit
 from ..threads import run
 from ..tile import ROWS, VECTOR_BYTES, wide_tiles
-from .direct import flat, parallel, transpose
+from .direct import all_finite, flat, parallel, transpose
 from .geometry import Phase, by_residue
 
 ROW = np.array([[1, 0, 1, 0], [0, 1, 2, 0]])  # [r - 2, i]: which of the rows [d, D1] or [D2, S1, B1] holds a point's sums
@@ -125,12 +125,6 @@ def run_units(call: Callable[[int, int], object], units: int, multiplications: i
         return
     step = max(1, units // 16)
     run([partial(call, first, min(first + step, units)) for first in range(0, units, step)])
-
-
-@np.errstate(all="ignore")
-def all_finite(x: np.ndarray) -> bool:
-    """False if a number of x is NaN or infinite, or if their sum is: the sum is one pass that writes nothing."""
-    return bool(np.isfinite(x.sum()))
 
 
 @jit(contract=True)

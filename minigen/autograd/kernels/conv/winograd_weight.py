@@ -18,10 +18,10 @@ import numpy as np
 
 from ..jit import jit
 from ..tile import ROWS, wide_tiles
-from .direct import flat
+from .direct import all_finite, flat
 from .geometry import Geometry, Phase
 from .weight import gather
-from .winograd import COLUMNS, ROW, SHIFT, UNIT_TILES, add_rows, all_finite, axis_tables, row_extent, run_units, transform_rows
+from .winograd import COLUMNS, ROW, SHIFT, UNIT_TILES, add_rows, axis_tables, row_extent, run_units, transform_rows
 
 G_ROW = np.array([[0, 1, 0, 0], [0, 1, 2, 0]])  # [r - 2, i]: the stored row of a point, and the pixel from which on it is read
 G_SHIFT = np.array([[0, 0, 1, 0], [0, 0, 0, 1]])
