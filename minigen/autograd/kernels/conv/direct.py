@@ -8,15 +8,21 @@ in the scratch buffer and where its sums belong is looked up in two tables, so t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
 import numpy as np
 
 from ..arrays import contiguous
-from ..jit import get_num_threads, jit, prange
+from ..jit import get_num_threads, jit
+from ..threads import run
 from ..tile import ROWS, VECTOR_BYTES, tiles
 from .geometry import Pair, Phase, of_taps, window
 
 SCRATCH_BYTES = 1 << 19  # images padded at a time: half of a small second-level cache, which leaves room for weights
 UNIT_PIXELS = 512  # target pixels of one unit of work, at most, unless a single image has more
+PARTS = 16  # that the units are cut into for several threads, which take one after the other
 PARALLEL_MULTIPLICATIONS = 1 << 21  # a smaller convolution is done before a second thread has woken up
 
 PHASE = np.dtype([(f"{name}_{axis}", np.int64) for axis in "yx" for name in Phase._fields] + [("panels", np.int64)])
@@ -94,9 +100,8 @@ def add_taps(
     scratch = (box[1] - box[0]) * (box[3] - box[2]) * c_src * src.itemsize if padded else 1
     units = -(-batch // max(1, min(UNIT_PIXELS // pixels, SCRATCH_BYTES // max(1, scratch))))
     images = -(-batch // units)  # of each unit, evenly
-    run = convolve_parallel if parallel(units, batch * pixels * size) else convolve_serial
     arrays = flat(src), src.shape, padded, box, table, packed, vectors, columns, groups, flat(dst), dst.shape
-    run(units, images, *arrays, accumulate)
+    run_units(partial(convolve_units, images, *arrays, accumulate), units, batch * pixels * size)
     return True
 
 
@@ -111,29 +116,28 @@ def flat(array: np.ndarray) -> np.ndarray:
     return contiguous(array).reshape(-1)
 
 
+def run_units(call: Callable[[int, int], object], units: int, multiplications: int) -> None:
+    """call(first, stop) for all units of work, on several threads if that pays: what a unit gives depends on the unit alone."""
+    if not parallel(units, multiplications):
+        call(0, units)
+        return
+    cuts = [units * part // PARTS for part in range(PARTS + 1)]
+    run([partial(call, *cut) for cut in pairwise(cuts) if cut[0] < cut[1]])
+
+
 def parallel(units: int, multiplications: int) -> bool:
     """Whether several threads are worth their start, for independent units of work."""
     return units > 1 and multiplications >= PARALLEL_MULTIPLICATIONS and get_num_threads() > 1
 
 
-@jit()
-def convolve_serial(
-    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate
+@jit(contract=True)
+def convolve_units(
+    images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate, first, stop
 ):
-    for unit in range(units):
+    """Units of work first .. stop - 1."""
+    for unit in range(first, stop):
         convolve_images(
             unit, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate
-        )
-
-
-@jit(parallel=True)
-def convolve_parallel(
-    units, images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape, accumulate
-):
-    for unit in prange(units):
-        convolve_images(
-            np.int64(unit), images, src, src_shape, padded, box, table, packed, vectors, columns, groups, dst, dst_shape,
-            accumulate,
         )
 
 
@@ -182,10 +186,10 @@ def convolve_images(
             target_at[n] = target_at[pixels - 1]
 
         if groups == 1 and phase.gap_x == 1:  # taps side by side are contiguous in memory: one loop over both
-            extent = (phase.taps_y, 1, phase.taps_x * c_src)
+            extent = (phase.taps_y, np.int64(1), phase.taps_x * c_src)
         else:
             extent = (phase.taps_y, phase.taps_x, group_src)
-        source_step = (phase.gap_y * row, phase.gap_x * c_src, 1)
+        source_step = (phase.gap_y * row, phase.gap_x * c_src, np.int64(1))
         panel_step = (phase.taps_x * group_src * columns, group_src * columns, columns)
         panel = phase.panels
         for group in range(groups):
@@ -200,7 +204,7 @@ def convolve_images(
                 else:  # the panel is wider than what is left of the channels: its sums go through a buffer
                     tiles(
                         vectors, extent, source, start, source_step, source_at, pixels, packed, panel, panel_step,
-                        buffer, 0, buffer_at, False,
+                        buffer, np.int64(0), buffer_at, np.bool_(False),
                     )
                     for p in range(pixels):
                         for c in range(group_dst - channel):

@@ -8,11 +8,13 @@ images fit into the first-level cache is summed in registers for all weights bef
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from ..jit import jit, prange
+from ..jit import jit
 from ..tile import ROWS, tiles
-from .direct import flat, pad, parallel, vectors_for
+from .direct import flat, pad, run_units, vectors_for
 from .geometry import Geometry, Phase, window
 
 CHUNK_PIXELS = 512  # output pixels of a chunk, at least: a partial sum costs as much as about 50 pixels
@@ -34,35 +36,23 @@ def gradient(x: np.ndarray, g: np.ndarray, geo: Geometry, phases: list[list[Phas
     pixels = geo.batch * geo.output_hw[0] * geo.output_hw[1]
     chunks = min(geo.batch, MAX_CHUNKS, max(1, pixels // CHUNK_PIXELS))
     partials = np.empty((chunks, kh * kw * c_in, geo.groups, width), x.dtype)
-    run = sum_chunks_parallel if parallel(chunks, geo.multiplications) else sum_chunks_serial
-    run(
-        partials.reshape(chunks, -1), flat(x), x.shape, padded, box, flat(g), g.shape, geo.kernel_hw, geo.stride,
-        geo.dilation, geo.groups, vectors, columns,
-    )
+    arrays = partials.reshape(chunks, -1), flat(x), x.shape, padded, box, flat(g), g.shape
+    sizes = geo.kernel_hw, geo.stride, geo.dilation, geo.groups, vectors, columns
+    run_units(partial(sum_chunks, *arrays, *sizes), chunks, geo.multiplications)
     with np.errstate(all="ignore"):  # infinities of opposite signs make NaN, without a warning
         total = partials.sum(axis=0) if chunks > 1 else partials[0]  # in the order of the chunks
     out.reshape(kh * kw * c_in, geo.groups, -1)[...] = total[..., : c_out // geo.groups]
     return padded
 
 
-@jit()
-def sum_chunks_serial(
-    partials, x, x_shape, padded, box, g, g_shape, kernel, stride, dilation, groups, vectors, columns
+@jit(contract=True)
+def sum_chunks(
+    partials, x, x_shape, padded, box, g, g_shape, kernel, stride, dilation, groups, vectors, columns, first, stop
 ):
-    for chunk in range(len(partials)):
+    """Chunks first .. stop - 1."""
+    for chunk in range(first, stop):
         sum_chunk(
             chunk, partials, x, x_shape, padded, box, g, g_shape, kernel, stride, dilation, groups, vectors, columns
-        )
-
-
-@jit(parallel=True)
-def sum_chunks_parallel(
-    partials, x, x_shape, padded, box, g, g_shape, kernel, stride, dilation, groups, vectors, columns
-):
-    for chunk in prange(len(partials)):
-        sum_chunk(
-            np.int64(chunk), partials, x, x_shape, padded, box, g, g_shape, kernel, stride, dilation, groups, vectors,
-            columns,
         )
 
 
@@ -124,7 +114,7 @@ def sum_chunk(chunk, partials, x, x_shape, padded, box, g, g_shape, kernel, stri
                     columns_of, columns_at, columns_step = right_factor, g_origin + y * g_step[1] + column, g_step
                     if gathers:
                         gather(right_factor, columns_at, g_step, extent, columns, panel)
-                        columns_of, columns_at = panel, 0
+                        columns_of, columns_at = panel, np.int64(0)
                         columns_step = (extent[1] * out_width * columns, out_width * columns, columns)
                     tiles(
                         vectors, extent, left_factor, x_start, x_step, x_at, weights, columns_of, columns_at, columns_step,

@@ -34,15 +34,13 @@ Source: Winograd 1980, Arithmetic complexity of computations; Lavin & Gray 2016,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from ..jit import jit
-from ..threads import run
 from ..tile import ROWS, VECTOR_BYTES, wide_tiles
-from .direct import all_finite, flat, parallel, transpose
+from .direct import all_finite, flat, run_units, transpose
 from .geometry import Phase, by_residue
 
 ROW = np.array([[1, 0, 1, 0], [0, 1, 2, 0]])  # [r - 2, i]: which of the rows [d, D1] or [D2, S1, B1] holds a point's sums
@@ -118,15 +116,6 @@ def convolve(
     return all_finite(dst)
 
 
-def run_units(call: Callable[[int, int], object], units: int, multiplications: int) -> None:
-    """call(first, stop) for all units, on several threads if that pays: each unit's result depends on the unit alone."""
-    if not parallel(units, multiplications):
-        call(0, units)
-        return
-    step = max(1, units // 16)
-    run([partial(call, first, min(first + step, units)) for first in range(0, units, step)])
-
-
 @jit(contract=True)
 def convolve_units(rows, src, src_shape, ys, xs, u, columns, dst, dst_shape, first_unit, stop_unit):
     """Units of `rows` rows of tiles.      src, dst: flat      u: (phases, points * panels, terms * C * columns)"""
@@ -167,7 +156,7 @@ def convolve_units(rows, src, src_shape, ys, xs, u, columns, dst, dst_shape, fir
                     target_at[t] = tile * c_dst
                 apart = xs[px, xs.shape[1] - 1].start - xs[px, 0].start if xs.shape[1] > 1 else 0
                 extent = (ys.shape[1], xs.shape[1], c_src)
-                v_step = (n * taps * v_row, apart * c_src, 1)
+                v_step = (n * taps * v_row, apart * c_src, np.int64(1))
                 u_step = (xs.shape[1] * c_src * columns, c_src * columns, columns)
                 weights = u[py * len(xs) + px].reshape(-1)
                 for point in range(n * n):
@@ -177,7 +166,7 @@ def convolve_units(rows, src, src_shape, ys, xs, u, columns, dst, dst_shape, fir
                         u_start = (point * panels + panel) * u.shape[2]
                         wide_tiles(
                             extent, v.reshape(-1), v_start, v_step, source_at, number, weights, u_start, u_step,
-                            m[point], panel * columns, target_at, False,
+                            m[point], panel * columns, target_at, np.bool_(False),
                         )
                 add_up(m, taps, number * c_dst)
                 store(m, taps, first, count, tiles_y, across, ys[py, 0], xs[px, 0], dst, dst_shape)

@@ -18,10 +18,10 @@ import numpy as np
 
 from ..jit import jit
 from ..tile import ROWS, wide_tiles
-from .direct import all_finite, flat
+from .direct import all_finite, flat, run_units
 from .geometry import Geometry, Phase
 from .weight import gather
-from .winograd import COLUMNS, ROW, SHIFT, UNIT_TILES, add_rows, axis_tables, row_extent, run_units, transform_rows
+from .winograd import COLUMNS, ROW, SHIFT, UNIT_TILES, add_rows, axis_tables, row_extent, transform_rows
 
 G_ROW = np.array([[0, 1, 0, 0], [0, 1, 2, 0]])  # [r - 2, i]: the stored row of a point, and the pixel from which on it is read
 G_SHIFT = np.array([[0, 0, 1, 0], [0, 0, 0, 1]])
@@ -78,6 +78,7 @@ def sum_chunks(rows, x, x_shape, ys, xs, g, g_shape, columns, sums, first_chunk,
     w = np.zeros((rows * n * taps, (2 * tiles_x + 1) * c_out), g.dtype)  # [tile row][i][stored row]
     plain = np.empty(width * c_in, x.dtype)
     v_row, w_row = v.shape[1], w.shape[1]
+    zero, one = np.int64(0), np.int64(1)  # for each literal, Numba would compile another version of what it is passed to
     apart = xs[0, terms_x - 1].start - xs[0, 0].start
     weights = terms_y * terms_x * c_in
     x_at, sum_at = np.empty(weights + ROWS, np.int64), np.empty(weights + ROWS, np.int64)
@@ -103,9 +104,9 @@ def sum_chunks(rows, x, x_shape, ys, xs, g, g_shape, columns, sums, first_chunk,
                     steps = ys[0, q].step, xs[0, 0].step
                     transform_rows(x, x_shape, image, start, steps, left, taps, plain, v[at : at + n * taps])
                 transform_outputs(g, g_shape, image, 2 * tile_y, taps, w[r * n * taps : (r + 1) * n * taps])
-            extent = (count, 1, tiles_x)
-            v_step = (terms_y * n * taps * v_row, 0, 2 * xs[0, 0].step * c_in)
-            w_step = (n * taps * w_row, 0, 2 * c_out)
+            extent = (count, one, tiles_x)
+            v_step = (terms_y * n * taps * v_row, zero, 2 * xs[0, 0].step * c_in)
+            w_step = (n * taps * w_row, zero, 2 * c_out)
             for point in range(n * n):
                 i, j = divmod(point, n)
                 v_start = (i * taps + ROW[taps - 2, j]) * v_row
@@ -117,8 +118,8 @@ def sum_chunks(rows, x, x_shape, ys, xs, g, g_shape, columns, sums, first_chunk,
                     if packs:
                         gather(w.reshape(-1), w_start + column, w_step, extent, columns, right_factor)
                         wide_tiles(
-                            (1, 1, count * tiles_x), left_factor, 0, (0, 0, ROWS), packed_at, weights, right_factor, 0,
-                            (0, 0, columns), sums[chunk, point], column, sum_at, first > begin,
+                            (one, one, count * tiles_x), left_factor, zero, (zero, zero, zero + ROWS), packed_at, weights,
+                            right_factor, zero, (zero, zero, columns), sums[chunk, point], column, sum_at, first > begin,
                         )
                         continue
                     wide_tiles(
@@ -151,7 +152,7 @@ def transform_outputs(g, g_shape, image, row, taps, w):
     for i in range(n):
         sign = (0, 1, 0, 0)[i] if taps == 2 else (0, 1, -1, 0)[i]
         here = w[i * taps]
-        add_rows(g, g_shape, image, row + (i == n - 1), row + 1, sign, 0, here)
+        add_rows(g, g_shape, image, row + (i == n - 1), row + 1, sign, np.int64(0), here)
         there, added = here[channels:], w[i * taps + 1]
         for k in range(size):
             added[k] = here[k] + there[k]
