@@ -19,8 +19,10 @@ from ..tile import ROWS
 from . import blas  # noqa: F401 - one BLAS thread
 from .product import FEW, products
 
+Laid = tuple[np.ndarray, int, int, int]  # an operand in C order, and how far it is to the next matrix, row and column
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-PARALLEL_FLOPS = 12_000_000  # of a chunk, at least: about .15 ms, several times what it costs to wake a thread
+PARALLEL_TERMS = 6_000_000  # multiplications of a chunk, at least: .15 ms, several times what it costs to wake a thread
 MAX_CHUNKS = 16
 CHUNK_COLUMNS = 32  # chunks of columns begin at multiples of a panel
 BLOCK = 64  # rows of a triangular system that are solved by substitution
@@ -39,17 +41,25 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.nd
     columns = b.shape[1]
     if b.shape[0] != depth:
         raise _unfit(a, b)
-    out = buffer(out, (rows, columns), a.dtype)
-    if columns <= FEW < rows and not a.flags.carray:  # the same sums as those of few rows
-        out[...] = matmul(b.T, a.T).T
+    out = np.empty((rows, columns), a.dtype) if out is None else buffer(out, (rows, columns), a.dtype)
+    a_row, a_k, b_k, b_column = depth, 1, columns, 1
+    if not a.flags.carray:
+        if columns <= FEW < rows:  # the same sums as those of few rows
+            out[...] = matmul(b.T, a.T).T
+            return out
+        a, _, a_row, a_k = _laid_out(a)
+    if not b.flags.carray:
+        b, _, b_k, b_column = _laid_out(b)
+    if 0 < rows * depth * columns < PARALLEL_TERMS:  # most products: the shortest way
+        products(a, 0, a_row, a_k, b, 0, b_k, b_column, out, 0, columns, 1, rows, depth, columns)
     else:
-        _multiply(*_steps(a), *_steps(b), out, 1, rows, depth, columns)
+        _spread((a, 0, a_row, a_k), (b, 0, b_k, b_column), out, 1, rows, depth, columns)
     return out
 
 
-def _steps(x: np.ndarray) -> tuple[np.ndarray, int, int, int]:
-    """Matrices (..., rows, columns) in C order, or their transposes if these are; and how far it is to the next matrix
-    (0 if there is only one), row and column.
+def _laid_out(x: np.ndarray) -> Laid:
+    """Matrices (..., rows, columns) in C order, or their transposes if these are; else a copy. To the next matrix it is 0 if
+    there is only one.
     """
     rows, columns = x.shape[-2:]
     following = rows * columns if x.ndim == 3 and len(x) > 1 else 0
@@ -61,19 +71,17 @@ def _steps(x: np.ndarray) -> tuple[np.ndarray, int, int, int]:
     return contiguous(x), following, columns, 1
 
 
-def _multiply(a, a_next, a_row, a_k, b, b_next, b_k, b_column, out, matrices, rows, depth, columns) -> None:  # type: ignore[no-untyped-def]
+def _spread(left: Laid, right: Laid, out: np.ndarray, matrices: int, rows: int, depth: int, columns: int) -> None:
     """`products` into out (matrices, rows, columns) in C order, on as many threads as it is worth."""
+    (a, a_next, a_row, a_k), (b, b_next, b_k, b_column) = left, right
     out_next, out_row = rows * columns, columns
     if depth == 0 or out.size == 0:
         out[...] = 0
         return
-    work = 2 * matrices * rows * depth * columns
-    if work < 2 * PARALLEL_FLOPS or get_num_threads() == 1:
-        products(
-            a, a_next, a_row, a_k, b, b_next, b_k, b_column, out, out_next, out_row, matrices, rows, depth, columns
-        )
+    chunks = min(MAX_CHUNKS, matrices * rows * depth * columns // max(PARALLEL_TERMS, 1))
+    if chunks < 2 or get_num_threads() == 1:
+        products(a, a_next, a_row, a_k, b, b_next, b_k, b_column, out, out_next, out_row, matrices, rows, depth, columns)
         return
-    chunks = min(MAX_CHUNKS, work // max(PARALLEL_FLOPS, 1))
     chunks = 1 << chunks.bit_length() - 1  # a power of two divides evenly among two, four or eight threads
 
     def part(first: int, last: int, axis: int) -> partial:
@@ -111,9 +119,10 @@ def _batched(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray
         tall = prod(batch) * rows
         matmul(a.reshape(tall, depth), b, out.reshape(tall, columns))
         return out
-    left, right = _stack(a, batch), _stack(b, batch)
-    (a, *a_steps), (b, *b_steps) = _steps(left), _steps(right)
-    _multiply(_from(a, 0), *a_steps, _from(b, 0), *b_steps, _from(out, 0), prod(batch), rows, depth, columns)
+    a, a_next, a_row, a_k = _laid_out(_stack(a, batch))
+    b, b_next, b_k, b_column = _laid_out(_stack(b, batch))
+    left, right = (_from(a, 0), a_next, a_row, a_k), (_from(b, 0), b_next, b_k, b_column)
+    _spread(left, right, _from(out, 0), prod(batch), rows, depth, columns)
     return out
 
 

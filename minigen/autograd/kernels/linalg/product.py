@@ -26,9 +26,7 @@ PACKED = 4 * ROWS  # rows from which on it pays to pack b
 
 
 @jit(contract=True)
-def products(
-    a, a_next, a_row, a_k, b, b_next, b_k, b_column, out, out_next, out_row, matrices, rows, depth, columns
-):
+def products(a, a_next, a_row, a_k, b, b_next, b_k, b_column, out, out_next, out_row, matrices, rows, depth, columns):
     """out = a b for each of `matrices` pairs of a (rows, depth) and b (depth, columns), depth at least 1.
 
     a, b, out: in C order, of any shape, and beginning with the first number of the first matrix. How far apart in memory
@@ -38,8 +36,8 @@ def products(
     a, b, out = a.reshape(-1), b.reshape(-1), out.reshape(-1)
     lanes = VECTOR_BYTES // out.itemsize
     width = 2 * lanes  # of a panel
-    in_place = b_column == 1 and rows <= PACKED  # but for a last panel that is not whole
-    first_packed = columns // width * width if in_place else 0
+    in_place = b_column == 1 and rows <= PACKED  # but for a last vector that is not whole
+    first_packed = columns // lanes * lanes if in_place else 0
     blocks = (depth + BLOCK - 1) // BLOCK
     most = (depth + blocks - 1) // blocks  # terms of a block
     tall = min(rows, max(ROWS, LEFT_BYTES // (most * a.itemsize) // ROWS * ROWS))
@@ -53,8 +51,15 @@ def products(
             terms = min(most, depth - k)
             for n in range(first_packed, columns, width):
                 _pack(
-                    b, i * b_next + k * b_k + n * b_column, b_k, b_column, terms, min(width, columns - n), width,
-                    packed, (n - first_packed) * most,
+                    b,
+                    i * b_next + k * b_k + n * b_column,
+                    b_k,
+                    b_column,
+                    terms,
+                    min(width, columns - n),
+                    width,
+                    packed,
+                    (n - first_packed) * most,
                 )
             for top in range(0, rows, tall):
                 height = min(tall, rows - top)
@@ -64,20 +69,33 @@ def products(
                     left, left_at, left_row = turned, 0, turned_row
                 n = 0
                 while n < columns:
-                    vectors = 2 if columns - n > lanes else 1
-                    right, right_at, right_k = b, i * b_next + k * b_k + n, b_k
-                    if n >= first_packed:
+                    if n < first_packed:
+                        right, right_at, right_k = b, i * b_next + k * b_k + n, b_k
+                        vectors = min(2, (first_packed - n) // lanes)
+                        if rows <= FEW and first_packed - n >= WIDE * lanes:
+                            vectors = WIDE
+                    else:
                         right, right_at, right_k = packed, (n - first_packed) * most, width
-                    elif rows <= FEW and first_packed - n >= WIDE * lanes:
-                        vectors = WIDE
+                        vectors = 2 if columns - n > lanes else 1
                     at = i * out_next + top * out_row + n
                     whole = columns - n >= vectors * lanes
                     target, target_at, target_row = out, at, out_row
                     if not whole:  # wider than what is left of the columns: its sums go through a buffer
                         target, target_at, target_row = narrow, 0, width
                     strip(
-                        vectors, left, left_at, left_row, right, right_at, right_k, target, target_at, target_row,
-                        height, terms, k > 0 and whole,
+                        vectors,
+                        left,
+                        left_at,
+                        left_row,
+                        right,
+                        right_at,
+                        right_k,
+                        target,
+                        target_at,
+                        target_row,
+                        height,
+                        terms,
+                        k > 0 and whole,
                     )
                     if not whole:
                         for m in range(height):

@@ -29,9 +29,8 @@ def transpose(x, x_start, x_row, rows, columns, out, out_start, out_row):
             out[out_start + c * out_row + r] = x[x_start + r * x_row + c]
 
 
-@intrinsic
-def _square(context, x, x_start, x_row, out, out_start, out_row):
-    """Transpose a square of one vector by one vector, by exchanging ever smaller blocks across the diagonal."""
+def _transpose_square(context, x, x_start, x_row, out, out_start, out_row):
+    """A square of one vector by one vector: ever smaller blocks change places across the diagonal. Types, and LLVM code."""
 
     def emit(context, builder, signature, values):
         x, x_start, x_row, out, out_start, out_row = values
@@ -62,3 +61,6 @@ def _square(context, x, x_start, x_row, out, out_start, out_row):
         return context.get_dummy_value()
 
     return types.void(x, x_start, x_row, out, out_start, out_row), emit
+
+
+_square: Any = intrinsic(_transpose_square)
