@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minigen.autograd.kernels.jit import whole_vectors
 from minigen.autograd.kernels.linalg import cpu
 from minigen.autograd.kernels.linalg.product import BLOCK, PACKED
 from minigen.autograd.kernels.linalg.transpose import transpose
@@ -93,3 +98,34 @@ def test_what_does_not_fit_is_refused():
             cpu.matmul(np.ones(a, np.float32), np.ones(b, np.float32))
     with pytest.raises(ValueError, match="does not fit into out"):
         cpu.matmul(np.ones((2, 3)), np.ones((3, 2)), out=np.ones((2, 3)))
+
+
+OTHER_VECTORS = """
+import sys
+from minigen.autograd.kernels import tile
+tile.VECTOR_BYTES, tile.ROWS = map(int, sys.argv[1:])
+import numpy as np
+from minigen.autograd.kernels.linalg import cpu
+rng = np.random.default_rng(0)
+for dtype in (np.float32, np.float64):
+    for rows, depth, columns in [(1, 9, 300), (5, 3, 33), (70, 1100, 50), (17, 40, 2)]:
+        a, b = rng.integers(-9, 10, (rows, depth)), rng.integers(-9, 10, (depth, columns))
+        for left in (a.astype(dtype), a.astype(dtype, order="F")):
+            for right in (b.astype(dtype), b.astype(dtype, order="F")):
+                np.testing.assert_array_equal(cpu.matmul(left, right), a @ b)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("vector_bytes", "rows"), [(16, 6), (16, 14), (32, 6), (64, 14)])
+def test_other_processors_tiles(vector_bytes, rows, tmp_path):
+    """Those of NEON, AVX2 and AVX-512: LLVM makes do with the vectors that there are."""
+    command = [sys.executable, "-c", OTHER_VECTORS, str(vector_bytes), str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+
+
+def test_whole_vectors_are_asked_for_where_there_are_wide_ones():
+    assert whole_vectors("+avx2,+avx512f,-amx") == "+avx2,+avx512f,-amx,-prefer-256-bit"
+    assert whole_vectors("+avx2,-avx512f") is None
+    assert whole_vectors("") is None
