@@ -156,7 +156,7 @@ def doctor_command(args: argparse.Namespace) -> None:
         "minigen": f"{__version__}, in {Path(__file__).parents[1]}",
         "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {jit.numba.__version__}",
         "threads": f"{jit.numba.get_num_threads()}, all of which are used unless --threads says otherwise",
-        "matrix products": f"{blas['internal_api']} {blas['version']}, {blas.get('architecture')}" if blas else no_blas,
+        "BLAS, for np.linalg": f"{blas['internal_api']} {blas['version']}, {blas.get('architecture')}" if blas else no_blas,
         "compiled kernels": "on disk" if compiled_before() else "none yet: the first run compiles them, which takes a while",
         "GPU": backend.cuda_problem() or backend.gpu_name(),
         "GPU emulator": compiler.status(),

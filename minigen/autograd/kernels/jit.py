@@ -6,6 +6,8 @@
 * compiled code is cached on disk. Functions have no explicit signature, so nothing is compiled at import.
 * `prange` only above a measured size, over fixed chunks whose partial results are combined in a fixed order, so that
   results are bit for bit the same for any number of threads. Mostly ordinary threads do (threads.py).
+* on processors with AVX-512, loops use its whole vectors, unless NUMBA_CPU_FEATURES says otherwise: LLVM by itself takes half
+  of their width on Intel's. This holds for everything that Numba compiles in the process.
 * loops that are to be vectorised run over `range(n)` of a slice: in `for i in range(first, stop): x[i]` the compiler has to
   allow for negative indices, and gives up.
 """
@@ -23,12 +25,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numba
 from numba import get_num_threads, prange
+from numba.core.codegen import get_host_cpu_features
 
 from . import compiled_folder, freed
 
 freed.keep_freed_memory()
 
 settings: Any = numba.config  # a module that is filled from the environment, which type checkers cannot see
+
+
+def whole_vectors(features: str) -> str | None:
+    """What Numba is to compile for on a processor with these features ("+avx,-fma,..."); None: what it does by itself."""
+    return f"{features},-prefer-256-bit" if "+avx512f" in features.split(",") else None
+
+
+if settings.CPU_FEATURES is None:
+    settings.CPU_FEATURES = whole_vectors(get_host_cpu_features())
 
 __all__ = ["compiling_seconds", "get_num_threads", "get_threads", "jit", "prange", "set_threads"]
 

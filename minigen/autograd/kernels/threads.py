@@ -29,8 +29,7 @@ def spread(call: Callable[[int, int], object], units: int, size: int) -> None:
     size: numbers in the array.      A call must release Python's global lock, as compiled kernels do. What it computes
     for a unit must not depend on the other units of the call: then results do not depend on the number of threads.
     """
-    threads = get_num_threads()
-    if size == 0 or size < PARALLEL or threads == 1:
+    if size == 0 or size < PARALLEL or get_num_threads() == 1:
         call(0, units)
         return
     step = max(1, units * PARALLEL_GRAIN // size)

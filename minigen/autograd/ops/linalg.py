@@ -1,7 +1,7 @@
 """Linear algebra. Start at `matmul`. Leading axes are batch axes throughout, and broadcast.
 
-Rules are full of transposes, which cost nothing: `x.mT` is a view, and BLAS reads either order. They call `matmul`, not
-`@`, which on raw arrays is NumPy's own product, without the threads of ours.
+Rules are full of transposes, which cost nothing: `x.mT` is a view, and the kernel reads either order. They call `matmul`,
+not `@`, which on raw arrays is NumPy's own product, without the promises of ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from .shape import expand_dims, permute_dims, reshape, squeeze
 def matmul(x1: Array, x2: Array) -> Array:
     """x1 @ x2: (..., M, K), (..., K, N) -> (..., M, N). A vector (K,) is a row on the left and a column on the right.
 
-    The same bits for any number of threads. Raises ValueError if the inner sizes differ, or for arrays without axes.
+    The same bits for any number of threads, and in each row for any number of other rows.
+    Raises ValueError if the inner sizes differ, or for arrays without axes.
     """
     if x1.ndim == 0 or x2.ndim == 0 or x1.shape[-1] != x2.shape[-2 if x2.ndim > 1 else 0]:
         raise ValueError(
@@ -183,7 +184,7 @@ def _contract(x: Array, own: str, y: Array, other: str, kept: str) -> tuple[Arra
     summed = "".join(c for c in shared if c not in kept)
     rows = "".join(c for c in own if c not in shared)
     columns = "".join(c for c in other if c not in shared)
-    if not summed or (batch and not rows + columns):  # nothing for BLAS to do: no sum, or only dot products
+    if not summed or (batch and not rows + columns):  # nothing for a product to do: no sum, or only dot products
         labels = batch + rows + columns + summed
         return _sum_except(_arranged(x, own, labels) * _arranged(y, other, labels), labels, kept)
     sizes = dict(zip(own + other, x.shape + y.shape, strict=True))

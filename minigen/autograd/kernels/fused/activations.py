@@ -33,15 +33,19 @@ def from_output(activation):
 
 @jit(contract=True)
 def activate(activation, slope, z):
-    """z <- f(z), in place. z: contiguous, one axis. slope: in the dtype of z."""
+    """z <- f(z), in place. z: contiguous, one axis. slope: in the dtype of z.
+
+    Every branch computes something new: where one would store what is there already, the compiler leaves the store out, and
+    with it the vectors (a ninth of the speed).
+    """
     real = z.dtype.type
     zero, one, saturated = real(0), real(1), real(SATURATED)
     if activation == RELU:
         for i in range(z.size):
-            z[i] = zero if z[i] <= zero else z[i]
+            z[i] = zero if z[i] < zero else z[i] + zero  # 0 for -0 too
     elif activation == LEAKY_RELU:
         for i in range(z.size):
-            z[i] = slope * z[i] if z[i] <= zero else z[i]
+            z[i] = z[i] * (slope if z[i] <= zero else one)
     elif activation == TANH:
         for i in range(z.size):
             z[i] = tanh(z[i])

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from minigen.autograd.kernels.arrays import buffer, buffers, flat
+from minigen.autograd.kernels.arrays import buffer, buffers, contiguous, flat
 from minigen.autograd.kernels.elementwise.polynomial import exp, expm1, sigmoid, tanh
 from minigen.autograd.kernels.fused.activations import activate, activation_vjp, from_output, number_of
 from minigen.autograd.kernels.jit import jit
@@ -26,17 +26,17 @@ __all__ = [
     "sample_normal_kl_vjp",
 ]
 
-LANES = 256  # lanes of a loop, about
+LANES = 1024  # lanes of a loop, about: what is done to them one after another is done in the first-level cache
 CHUNK = 1 << 14  # numbers in a chunk of rows, about
 
 
 def bias_act(
     x: np.ndarray, bias: np.ndarray, activation: str | None = None, slope: float = 0.01, out: np.ndarray | None = None
 ) -> np.ndarray:
-    out = buffer(out, x.shape, x.dtype)
+    out = np.empty(x.shape, x.dtype) if out is None else buffer(out, x.shape, x.dtype)
     if x.size:
-        in_place = np.may_share_memory(x, out)
-        arrays = flat(x), _repeat(bias), number_of(activation, slope), x.dtype.type(slope), flat(out), in_place, bias.size
+        in_place = x is out or np.may_share_memory(x, out)
+        arrays = contiguous(x), contiguous(bias), number_of(activation, slope), slope, out, in_place
         spread(partial(_bias_act, *arrays), _chunks(x.shape), x.size)
     return out
 
@@ -47,12 +47,12 @@ def bias_act_vjp(
 ) -> tuple[np.ndarray, np.ndarray]:
     gx, gbias = results = buffers(out, g.dtype, g.shape, bias.shape)
     code, chunks = number_of(activation, slope), _chunks(g.shape)
-    sums = np.zeros((chunks, bias.size))
+    sums = np.empty((chunks, bias.size))
     if g.size:
-        kept = y if from_output(code) else x
-        arrays = flat(g), flat(kept), _repeat(bias), code, g.dtype.type(slope), flat(gx), sums
+        kept = y if from_output.py_func(code) else x
+        arrays = contiguous(g), contiguous(kept), contiguous(bias), code, slope, gx, sums
         spread(partial(_bias_act_vjp, *arrays), chunks, g.size)
-    gbias[:] = sums.sum(0)
+    gbias[:] = np.add.reduce(sums, 0)
     return results
 
 
@@ -91,14 +91,9 @@ def sample_normal_kl_vjp(
     return results
 
 
-def _repeat(bias: np.ndarray) -> np.ndarray:
-    """The bias for each lane."""
-    return np.tile(bias, max(1, LANES // bias.size))
-
-
 def _chunks(shape: tuple[int, ...]) -> int:
     """The number of chunks of an array (rows, C)."""
-    rows = _rows(shape[1])
+    rows = _rows.py_func(shape[1])
     return (shape[0] + rows - 1) // rows
 
 
@@ -108,54 +103,78 @@ def _rows(channels):
     return max(1, CHUNK // max(channels, 1))
 
 
-# Below, arrays are flat.
+@jit()
+def _repeat(bias, size):
+    """The bias for each lane, of an array of `size` numbers."""
+    channels = bias.size
+    repeated = np.empty(max(1, min(LANES, size) // channels) * channels, bias.dtype)
+    for i in range(0, repeated.size, channels):
+        repeated[i : i + channels] = bias
+    return repeated
 
 
 @jit()
-def _bias_act(x, bias, activation, slope, out, in_place, channels, first, stop):
+def _bias_act(x, bias, activation, slope, out, in_place, first, stop):
     """Chunks first … stop - 1.      in_place: x is out; its own loop, for one between two arrays that are the same one
     would not be vectorised.
     """
-    lanes, size = bias.size, _rows(channels) * channels
+    x, out, slope = x.reshape(-1), out.reshape(-1), x.dtype.type(slope)
+    size = _rows(bias.size) * bias.size
+    bias = _repeat(bias, x.size)
     for j in range(first, stop):
         chunk, y = x[j * size : (j + 1) * size], out[j * size : (j + 1) * size]
-        for start in range(0, chunk.size, lanes):
-            row, z = chunk[start : start + lanes], y[start : start + lanes]
+        for start in range(0, chunk.size, bias.size):
+            row, z = chunk[start : start + bias.size], y[start : start + bias.size]
             if in_place:
                 for i in range(z.size):
                     z[i] += bias[i]
             else:
                 for i in range(z.size):
                     z[i] = row[i] + bias[i]
-        activate(activation, slope, y)
+            activate(activation, slope, z)
 
 
 @jit()
 def _bias_act_vjp(g, kept, bias, activation, slope, out, sums, first, stop):
     """Chunks first … stop - 1.      sums: (chunks, C), for the gradient of the bias."""
-    channels = sums.shape[1]
-    lanes, size = bias.size, _rows(channels) * channels
+    g, kept, out, slope = g.reshape(-1), kept.reshape(-1), out.reshape(-1), g.dtype.type(slope)
+    channels = bias.size
+    size = _rows(channels) * channels
+    bias = _repeat(bias, g.size)
+    lanes = bias.size
     lane_sums = np.empty(lanes)
     for j in range(first, stop):
-        chunk, d = kept[j * size : (j + 1) * size], out[j * size : (j + 1) * size]
-        if from_output(activation):
-            for i in range(chunk.size):
-                d[i] = chunk[i]
-        elif activation:
-            for start in range(0, chunk.size, lanes):
-                row, z = chunk[start : start + lanes], d[start : start + lanes]
-                for i in range(row.size):
-                    z[i] = row[i] + bias[i]
-        activation_vjp(activation, slope, g[j * size : (j + 1) * size], d)
-        for i in range(lanes):
-            lane_sums[i] = 0
-        for start in range(0, d.size, lanes):
-            row = d[start : start + lanes]
-            for i in range(row.size):
-                lane_sums[i] += row[i]
+        at = slice(j * size, (j + 1) * size)
+        cotangent, chunk, d = g[at], kept[at], out[at]
+        lane_sums[:] = 0
+        for top in range(0, chunk.size, 4 * lanes):
+            four = slice(top, min(top + 4 * lanes, chunk.size))
+            known, found = chunk[four], d[four]
+            if from_output(activation):
+                for i in range(known.size):
+                    found[i] = known[i]
+            elif activation:
+                for start in range(0, known.size, lanes):
+                    row, z = known[start : start + lanes], found[start : start + lanes]
+                    for i in range(row.size):
+                        z[i] = row[i] + bias[i]
+            activation_vjp(activation, slope, cotangent[four], found)
+            if found.size == 4 * lanes:
+                r0, r1, r2, r3 = found[:lanes], found[lanes : 2 * lanes], found[2 * lanes : 3 * lanes], found[3 * lanes :]
+                for i in range(lanes):
+                    lane_sums[i] += (r0[i] + r1[i]) + (r2[i] + r3[i])
+            else:
+                for start in range(0, found.size, lanes):
+                    row = found[start : start + lanes]
+                    for i in range(row.size):
+                        lane_sums[i] += row[i]
+        sums[j] = 0
         for start in range(0, lanes, channels):
             for c in range(channels):
                 sums[j, c] += lane_sums[start + c]
+
+
+# Below, arrays are flat.
 
 
 @jit(contract=True)

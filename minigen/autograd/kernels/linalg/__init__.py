@@ -1,4 +1,4 @@
-"""Matrix products and triangular systems. Start at `cpu.matmul`; blas.py says how threads and BLAS go together.
+"""Matrix products and triangular systems. Start at `cpu.matmul`; product.py says how one is made.
 
     matmul(a, b, out=None)                          (..., M, K) @ (..., K, N) -> (..., M, N), as `numpy.matmul`
     solve_triangular(a, b, lower, unit_diagonal)    x (B, N, K) with a x = b; a (B, N, N) or (1, N, N), b (B, N, K)
@@ -33,9 +33,10 @@ PRODUCTS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((2, 5, 3, 4), (4, 3)),
     ((3, 4), (2, 4, 5)),
     ((2, 1, 3, 4), (5, 4, 2)),
-    ((100, 784), (784, 200)),  # two chunks of rows
-    ((130, 300), (300, 520)),  # four chunks of columns
-    ((1, 200, 200), (3, 1, 200, 200)),  # a chunk for each matrix of the batch
+    ((100, 784), (784, 200)),  # two chunks of columns
+    ((130, 300), (300, 520)),
+    ((513, 2100), (2100, 3)),  # three blocks of terms
+    ((1, 200, 200), (3, 1, 200, 200)),  # one matrix for the whole batch
     ((4, 64, 200), (200, 300)),  # a batch that is one tall matrix
 ]
 SYSTEMS: list[tuple[int, int, int, int]] = [  # matrices of a, of b, N, K
@@ -98,7 +99,7 @@ matmul = Kernel(
         bytes=_product_bytes,
         ulp=8,
         scale=lambda a, b: reference.matmul(np.abs(a), np.abs(b)),
-        note="Sums in the dtype of the arrays, in the order of BLAS.",
+        note="Sums in the dtype of the arrays, term after term, in blocks of at most 1,024.",
     ),
 )
 solve_triangular = Kernel(

@@ -1,4 +1,4 @@
-"""One BLAS thread for the whole process, and threads of our own around it (../threads.py).
+"""One BLAS thread for the whole process, for what still uses BLAS: NumPy called directly, `np.linalg`, the references.
 
 Why. A threaded BLAS splits a product differently for every number of threads, and the parts round differently. Measured
 with NumPy's OpenBLAS 0.3.31: of 2,000 random products (float32 and float64; matrix by matrix with each operand plain or
@@ -8,11 +8,10 @@ the operands lay. A threaded OpenBLAS also spins while it waits: on a busy two-c
 one thread took 3 to 80 times as long on two.
 
 So importing this module tells every BLAS that is loaded to use one thread. That holds for the process: NumPy called
-directly is single-threaded too, and stays reproducible, `np.linalg` included. Large products are cut into chunks that
-depend on the shapes only (see cpu.py), and threads.run spreads the chunks over as many threads as Numba may use. Which thread
-works on which chunk does not matter: each chunk is one call of a single-threaded BLAS.
+directly is single-threaded too, and stays reproducible, `np.linalg` included. Our own products (product.py) do not use
+BLAS, since also on one thread it rounds a row differently in products of different numbers of rows.
 
-macOS' Accelerate cannot be told its number of threads; there the promise does not hold.
+macOS' Accelerate cannot be told its number of threads; there the promise does not hold for NumPy's own functions.
 """
 
 from __future__ import annotations
