@@ -88,7 +88,7 @@ class anomaly_mode(_Watching):
         raise _backward_anomaly(node, made, f"\n    in its rule: {op.name}{_shown(inputs)}")
 
     def recorded(self, node: Node) -> None:
-        node.origin = _caller()  # type: ignore[attr-defined]
+        node.origin = _caller()
 
     def backward(self, node: Node, g: Any, gradients: Sequence, seconds: float) -> None:
         if not self.passed and not _finite([g]):

@@ -1,4 +1,4 @@
-"""How an op will be differentiated: its gradient rules, and what each needs. Start at `Plan`.
+"""How an op is called and differentiated: its arguments, its gradient rules, and what each of them needs. Start at `Plan`.
 
 A rule is an ordinary function whose parameters say what it needs: see the top of tape.py, where ops are made and recorded. Here
 the names are turned into places, once for an op, so that a node need not look anything up.
@@ -99,3 +99,27 @@ def _source(op: Op, name: str) -> tuple[str, Any]:
     if op.variadic and name == f"{op.variadic}_shapes":
         return "shapes", None
     raise TypeError(f"op {op.name}: a gradient rule names {name!r}, which the op does not have")
+
+
+def bind(op: Op, args: tuple, params: dict) -> tuple[tuple, dict]:
+    """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed."""
+    if op.variadic or (len(args) == op.arity and params.keys().isdisjoint(op.inputs)):
+        return args, params
+    if len(args) > len(op.inputs):
+        names = list(op.defaults)[: len(args) - len(op.inputs)]
+        if len(names) < len(args) - len(op.inputs):
+            raise TypeError(f"{op.name} takes {len(op.inputs) + len(op.defaults)} arguments, got {len(args)}")
+        params = {**dict(zip(names, args[len(op.inputs) :], strict=True)), **params}
+        args = args[: len(op.inputs)]
+    if len(args) < op.arity:
+        given = dict(zip(op.inputs, args, strict=False))
+        twice = given.keys() & params.keys()
+        if twice:
+            raise TypeError(f"{op.name} got {sorted(twice)} twice")
+        given |= {name: params[name] for name in op.inputs if name in params}
+        defaults = inspect.signature(op.forward).parameters
+        args = tuple(given.get(name, defaults[name].default) for name in op.inputs)
+        if any(a is inspect.Parameter.empty for a in args):
+            raise TypeError(f"{op.name} needs {', '.join(op.inputs)}")
+        params = {name: value for name, value in params.items() if name not in given}
+    return args, params

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import tape
-from .tape import OPS, Leaf, Node
+from .tape import OPS, Leaf, Node, device_of
 
 Axis = int | tuple[int, ...] | None
 
@@ -44,7 +44,7 @@ class Tensor:
         if dtype is None and not hasattr(data, "dtype"):
             data = np.asarray(data)
             dtype = np.float32 if data.dtype == np.float64 else data.dtype
-        self.data = data if tape.device_of(data) != "cpu" else np.asarray(data, dtype)
+        self.data = data if device_of(data) != "cpu" else np.asarray(data, dtype)
         if self.data.dtype == object:
             raise TypeError(f"Tensor(data): cannot make an array of numbers from {type(data).__name__}")
         self.node = None
@@ -73,7 +73,7 @@ class Tensor:
     @property
     def device(self) -> str:
         """ "cpu" or "cuda"."""
-        return tape.device_of(self.data)
+        return device_of(self.data)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -172,51 +172,51 @@ class Tensor:
 
     def mark_written(self) -> None:
         """Note that `.data` was changed in place, by an optimiser for instance."""
-        self.version[0] = tape.next_number()
+        self.version[0] = tape.last_write = tape.next_number()
 
     # ---- operators
 
     def __neg__(self) -> Tensor:
-        return OPS["negative"](self)
+        return OPS["negative"].of_one(self)
 
     def __add__(self, other: Any) -> Tensor:
-        return OPS["add"](self, other)
+        return OPS["add"].of_two(self, other)
 
     def __radd__(self, other: Any) -> Tensor:
-        return OPS["add"](other, self)
+        return OPS["add"].of_two(other, self)
 
     def __sub__(self, other: Any) -> Tensor:
-        return OPS["subtract"](self, other)
+        return OPS["subtract"].of_two(self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return OPS["subtract"](other, self)
+        return OPS["subtract"].of_two(other, self)
 
     def __mul__(self, other: Any) -> Tensor:
-        return OPS["multiply"](self, other)
+        return OPS["multiply"].of_two(self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
-        return OPS["multiply"](other, self)
+        return OPS["multiply"].of_two(other, self)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return OPS["divide"](self, other)
+        return OPS["divide"].of_two(self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return OPS["divide"](other, self)
+        return OPS["divide"].of_two(other, self)
 
     def __pow__(self, other: Any) -> Tensor:
-        return OPS["pow"](self, other)
+        return OPS["pow"].of_two(self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
-        return OPS["pow"](other, self)
+        return OPS["pow"].of_two(other, self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](self, other)
+        return OPS["matmul"].of_two(self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](other, self)
+        return OPS["matmul"].of_two(other, self)
 
     def __abs__(self) -> Tensor:
-        return OPS["abs"](self)
+        return OPS["abs"].of_one(self)
 
     def __getitem__(self, index: Any) -> Tensor:
         return OPS["getitem"](self, _fixed(index))
