@@ -92,6 +92,31 @@ def test_the_same_input_twice_and_several_outputs() -> None:
     np.testing.assert_array_equal(a.data, b.data)
 
 
+@pytest.mark.parametrize("constant", [(), (0,), (3,), (2, 3), (1, 2, 3), (0, 1, 2, 3)])
+def test_a_recorded_sum_of_cotangents_is_one_node(constant: tuple) -> None:
+    """y = Σ a_k x, so dy/dx = Σ a_k. A constant a_k is in the sum and has no place in the graph."""
+    x = leaf(2.0, 3.0)
+    a = [Tensor(np.array([1.0, 10.0 * k]), requires_grad=k not in constant) for k in range(4)]
+    y = (((a[0] * x + a[1] * x) + a[2] * x) + a[3] * x).sum()
+    with recorded_ops() as names:
+        g = grad(y, x, create_graph=True)
+    np.testing.assert_array_equal(g.data, [4.0, 60.0])
+    assert names.count("accumulate") == (len(constant) < 4)
+    wanted = [ak for ak in a if ak.node is not None]
+    for d in grad(g, wanted, np.array([5.0, 7.0])) if wanted else ():
+        np.testing.assert_array_equal(d.data, [5.0, 7.0])
+
+
+def test_the_terms_of_a_recorded_sum_are_not_written_to() -> None:
+    """z = 3xw + xw² + xw through y = xw: several sums, of cotangents that they share."""
+    x, w = scalar(2.0), scalar(5.0)
+    y = x * w
+    gx, gy, gw = grad(y * 3.0 + y * w + x * w, [x, y, w], create_graph=True)
+    assert (gx.item(), gy.item(), gw.item()) == (15 + 25 + 5, 3 + 5, 2 * (3 + 2 * 5 + 1))
+    assert (grad(gx, w).item(), grad(gw, x).item(), grad(gw, w).item()) == (14, 14, 2 * 2)
+    assert grad(gy, w).item() == 1
+
+
 def test_the_graph_can_be_walked_again() -> None:
     x = leaf(1.0, 2.0)
     y = (x * x).sum()

@@ -100,8 +100,7 @@ def _seeds(outputs: Any, grad_outputs: Any, create_graph: bool) -> list[tuple[No
         raw = g.data if isinstance(g, Tensor) else np.asarray(g, out.dtype) if device_of(g) == "cpu" else g
         if raw.shape != out.shape or raw.dtype != out.dtype:
             raise ValueError(
-                f"grad: grad_outputs[{i}] is {describe(raw)}, but output {i} is {describe(out.data)}; "
-                "they must be alike"
+                f"grad: grad_outputs[{i}] is {describe(raw)}, but output {i} is {describe(out.data)}; they must be alike"
             )
         seeds.append((out.node, (g if isinstance(g, Tensor) else wrap(raw, None, [0])) if create_graph else raw))
     return seeds
@@ -185,7 +184,9 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node] | None, create_gra
             for parent, gi in zip(node.parents, gradients):  # noqa: B905 - equal lengths, and this is the hot loop
                 if gi is None or parent is None:
                     continue
-                like = gi.data if create_graph and type(gi) is Tensor else gi
+                if create_graph and type(gi) is not Tensor:
+                    gi = wrap(_as_array(gi), None, [0])
+                like = gi.data if create_graph else gi
                 if like.dtype is not parent.dtype or like.shape != parent.shape:
                     gi = _fit(gi, parent, node)
                 if parent not in pending:
@@ -209,16 +210,15 @@ def accumulate(*terms: Array) -> Array:
 accumulate.vjp(lambda g, terms_shapes: [g] * len(terms_shapes))
 
 
-def _accumulated(total: Tensor, g: Any) -> Tensor:
+def _accumulated(total: Tensor, g: Tensor) -> Tensor:
     """g added to a result of `accumulate` that nobody has seen yet: in place, and as one more input of the same node."""
-    history = g.node if type(g) is Tensor else None
     node = total.node
-    if history is not None and node is None:
+    if node is None and g.node is not None:
         return accumulate(total, g)
     data = total.data
-    data += g.data if type(g) is Tensor else g
-    if history is not None and node is not None:
-        node.parents.append(history)
+    data += g.data
+    if node is not None and g.node is not None:
+        node.parents.append(g.node)
         node.number = tape.next_number()  # it is newer than its inputs
     return total
 
@@ -360,9 +360,7 @@ def _fused_vjp(node: Node, g: Any, saved: Sequence, wanted: Sequence[bool]) -> t
 _VJP_OPS: dict[Op, Op] = {}  # fused op -> the op that computes its gradients
 
 
-def _second_order(
-    cotangents: tuple, values: tuple, node: Node, wanted: Sequence[bool], needs: Sequence[bool]
-) -> tuple:
+def _second_order(cotangents: tuple, values: tuple, node: Node, wanted: Sequence[bool], needs: Sequence[bool]) -> tuple:
     """The rule of a fused op's `_vjp`: differentiate the gradient of the spec.
 
     values: the cotangents and then the inputs of the fused op at `node`. With y = spec(x) and first = grad(y, x, g),

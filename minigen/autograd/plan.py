@@ -37,9 +37,7 @@ class Plan:
             chosen = [rule if want else None for rule, want in zip(op.rules or [], wants, strict=True)]
         for name, rule, want in zip(op.inputs, chosen, wants, strict=False):
             if want and rule is None and op.joint is None:
-                raise TypeError(
-                    f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array"
-                )
+                raise TypeError(f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array")
         kept = set().union(*(rule.positions for rule in chosen if rule is not None))
         if op.spec is not None or any(kind == "all" for rule in chosen if rule for kind, _ in rule.sources):
             kept |= set(range(len(wants)))  # a fused op's second derivative runs its spec, on every input

@@ -1,4 +1,4 @@
-"""The tape: how an operation runs, and how it is remembered. Start at `Op.__call__`, the one choke point.
+"""The tape: how an operation runs, and how it is remembered. Start at `Op.of_any`, the one choke point.
 
 One rule, two worlds. An `Op` given raw arrays only runs its forward function. Given at least one Tensor it also records
 a `Node`. Its gradient rules are written once, with the same ops and operators, and so run in both worlds too: on raw
@@ -90,7 +90,6 @@ class Leaf(Node):
         self.op, self.plan, self.number = None, None, next_number()
         self.parents, self.saved, self.cells, self.params = (), (), (), NO_PARAMS
         self.shape, self.dtype, self.grad = shape, dtype, None
-
 
 
 class Op:
@@ -330,9 +329,7 @@ class no_grad(ContextDecorator):
         self.before.append(recording)
         recording = self.value
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         global recording
         recording = self.before.pop()
 
@@ -390,7 +387,7 @@ def _recorded(
     node.saved = saved
     node.cells = cells
     node.params = params
-    if type(out) is tuple:
+    if op.outputs != 1:
         node.shape, node.dtype = tuple(o.shape for o in out), tuple(o.dtype for o in out)
     else:
         node.shape = out.shape

@@ -1,8 +1,8 @@
 """Tensor: an array, the node that made it, and a version. Its operators and methods each name an op, nothing else.
 
-    data      the raw array (NumPy, or CuPy on a GPU)
-    node      how it was computed (tape.Node), a tape.Leaf if the user asked for its gradient, or None
-    version   a one-element list with the number of the last in-place write, shared by all views of the same memory
+data      the raw array (NumPy, or CuPy on a GPU)
+node      how it was computed (tape.Node), a tape.Leaf if the user asked for its gradient, or None
+version   a one-element list with the number of the last in-place write, shared by all views of the same memory
 """
 
 from __future__ import annotations
