@@ -312,7 +312,10 @@ def _fit(g: Array, parent: Node, node: Node) -> Array:
 
 
 def sum_to(g: Array, shape: tuple[int, ...], name: str = "sum_to") -> Array:
-    """Sum g over the axes along which an array of `shape` was broadcast: the only place that un-broadcasts."""
+    """Sum g over the axes along which an array of `shape` was broadcast: the only place that un-broadcasts.
+
+    Raises ValueError where it was not broadcast.
+    """
     extra = g.ndim - len(shape)
     axes = tuple(i for i in range(g.ndim) if i < extra or (shape[i - extra] == 1 and g.shape[i] != 1))
     kept = tuple(1 if i in axes else n for i, n in enumerate(g.shape))[max(extra, 0) :]

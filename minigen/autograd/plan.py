@@ -100,7 +100,10 @@ def _source(op: Op, name: str) -> tuple[str, Any]:
 
 
 def bind(op: Op, args: tuple, params: dict) -> tuple[tuple, dict]:
-    """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed."""
+    """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed.
+
+    Raises TypeError for too many, too few, or one twice.
+    """
     if op.variadic or (len(args) == op.arity and params.keys().isdisjoint(op.inputs)):
         return args, params
     if len(args) > len(op.inputs):

@@ -138,7 +138,7 @@ class Op:
         """Give the gradient rules (vector-Jacobian products): one per input by name, or one that returns them all.
 
         A rule returns the gradient of its input, in the broadcast shape: summing down to the input's own shape happens
-        once, in grad.py.
+        once, in grad.py. Raises TypeError for the name of no input.
         """
         self.differentiable = True
         if joint is not None:

@@ -56,18 +56,22 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The size along each axis: () for a single number."""
         return self.data.shape
 
     @property
     def dtype(self) -> np.dtype:
+        """The type of its numbers: float32 or float64 where it has a gradient."""
         return self.data.dtype
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return self.data.ndim
 
     @property
     def size(self) -> int:
+        """How many numbers it holds."""
         return self.data.size
 
     @property
@@ -251,21 +255,27 @@ class Tensor:
         return OPS["permute_dims"](self, axes=(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2))
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Σ over `axis`, all axes for None; with keepdims axes of size 1 stay behind. See `ops.sum`."""
         return OPS["sum"](self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The mean over `axis`, all axes for None; NaN for no elements. See `ops.mean`."""
         return OPS["mean"](self, axis=axis, keepdims=keepdims)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The largest element along `axis`; ties share the gradient evenly. ValueError for no elements. See `ops.max`."""
         return OPS["max"](self, axis=axis, keepdims=keepdims)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The smallest element along `axis`; ties share the gradient evenly. ValueError for no elements. See `ops.min`."""
         return OPS["min"](self, axis=axis, keepdims=keepdims)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same numbers in another shape, a tuple or sizes one by one; -1 is what is left. ValueError if they do not fit."""
         return OPS["reshape"](self, shape=shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
 
     def astype(self, dtype: Any) -> Tensor:
+        """A copy with another dtype, through which gradients flow: the gradient has this one's dtype. See `ops.astype`."""
         return OPS["astype"](self, dtype=dtype)
 
     def to(self, device: str) -> Tensor:
