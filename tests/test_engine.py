@@ -6,6 +6,7 @@ test_engine_memory.py.
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -227,6 +228,43 @@ def test_a_rule_of_an_op_with_several_results_that_leaks_float64_is_refused(coun
 
 
 # ---- recording
+
+
+KINDS = {
+    "leaf": lambda: leaf(0.5, 0.25),
+    "constant": lambda: Tensor(np.array([0.5, 0.25])),
+    "array": lambda: np.array([0.5, 0.25]),
+    "number": lambda: 0.5,
+}
+STRAIGHT = [
+    *itertools.product(("negative", "sin", "tanh"), ((kind,) for kind in KINDS)),
+    *itertools.product(("add", "subtract", "multiply", "divide"), itertools.product(KINDS, KINDS)),
+]
+
+
+@pytest.mark.parametrize(("name", "kinds"), STRAIGHT, ids=lambda part: part if type(part) is str else " ".join(part))
+def test_small_ops_take_a_straight_path_to_the_same_place(name: str, kinds: tuple) -> None:
+    """`of_one` and `of_two` record what `of_any` does."""
+    this, args = tape.OPS[name], tuple(KINDS[kind]() for kind in kinds)
+    assert this.short == len(kinds)
+    straight, around = this(*args), this.of_any(args, {})
+    assert type(straight) is type(around)
+    if not isinstance(straight, Tensor):
+        np.testing.assert_array_equal(straight, around)
+        return
+    np.testing.assert_array_equal(straight.data, around.data)
+    assert (straight.node is None) == (around.node is None) == ("leaf" not in kinds)
+    if straight.node is None:
+        return
+    a, b = straight.node, around.node
+    assert list(a.parents) == list(b.parents) == [getattr(x, "node", None) for x in args]
+    for field in ("op", "plan", "params", "shape", "dtype"):
+        assert getattr(a, field) == getattr(b, field)
+    for t, node in ((straight, a), (around, b)):
+        for value, cell, x in zip(node.saved, node.cells, (*args, t), strict=False):
+            assert value is None or value is (x.data if isinstance(x, Tensor) else x)
+            assert cell is (None if value is None else getattr(x, "version", None))
+    assert [value is None for value in a.saved] == [value is None for value in b.saved]
 
 
 def test_no_grad_and_enable_grad_nest() -> None:
