@@ -293,11 +293,11 @@ def _as_tensors(node: Node) -> Sequence:
     """The saved values as Tensors: an input made by the node's parent, the result by the node, a constant by none."""
     if not node.saved:
         return node.saved
-    saved, parents, cells = list(node.saved), node.parents, node.cells
+    saved, cells = list(node.saved), node.cells
+    makers = (*node.parents, None if node.plan.several else node)
     for i in node.plan.kept:
-        parent = parents[i] if i < len(parents) else node if node.op.outputs == 1 else None
-        if parent is not None or cells[i] is not None:
-            saved[i] = wrap(saved[i], parent, cells[i])
+        if cells[i] is not None or makers[i] is not None:
+            saved[i] = wrap(saved[i], makers[i], cells[i])
     return saved
 
 

@@ -18,14 +18,14 @@ class Plan:
     """How an op will be differentiated, given which of its inputs want a gradient. Made once, shared by all its nodes.
 
     wants   for each input, whether it wants a gradient
-    kept    the positions (inputs + out) of the values that some rule names; dropped: of those that none names
+    kept    the positions (inputs + out) of the values that some rule names;  keep: for each position, whether it is one
     rules   for each input the triple (function, where in `saved` its arguments are, rule), three times None for an input
             that wants no gradient; where a rule needs more than saved values the second is None, see `arguments`
     joint   the rule that returns all gradients at once, if the op has one
     several whether the op has several results
     """
 
-    __slots__ = ("dropped", "joint", "kept", "rules", "several", "wants")
+    __slots__ = ("joint", "keep", "kept", "rules", "several", "wants")
 
     def __init__(self, op: Op, wants: list[bool]):
         self.wants = tuple(wants)
@@ -42,7 +42,7 @@ class Plan:
         if op.spec is not None or any(kind == "all" for rule in chosen if rule for kind, _ in rule.sources):
             kept |= set(range(len(wants)))  # a fused op's second derivative runs its spec, on every input
         self.kept = sorted(i for i in kept if i <= len(wants))
-        self.dropped = [i for i in range(len(wants) + 1) if i not in kept]
+        self.keep = tuple(i in kept for i in range(len(wants) + 1))
         self.rules = [(rule.function, rule.places, rule) if rule is not None else (None, None, None) for rule in chosen]
 
     def arguments(self, rule: Rule, node: Node, saved: Sequence, needs: tuple[bool, ...]) -> list:

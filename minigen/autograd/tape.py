@@ -194,10 +194,8 @@ class Op:
         plan = self.plans.get(wants) or self._plan(wants)
         saved: Sequence = ()
         if plan.kept or aux:
-            saved = [*raw, out, *aux]
-            cells.append(version)
-            for i in plan.dropped:
-                saved[i] = cells[i] = None
+            saved = [value if keep else None for value, keep in zip((*raw, out), plan.keep, strict=True)] + [*aux]
+            cells = [cell if keep else None for cell, keep in zip((*cells, version), plan.keep, strict=True)]
         else:
             cells = ()
         result = _recorded(self, plan, parents, saved, cells, params, out, version)
@@ -230,9 +228,9 @@ class Op:
         version = [0]
         if not plan.kept:
             return _recorded(self, plan, (node,), (), (), NO_PARAMS, out, version)
-        saved, cells = [a, out], [x.version, version]
-        for i in plan.dropped:
-            saved[i] = cells[i] = None
+        keep, keep_out = plan.keep
+        saved = (a if keep else None, out if keep_out else None)
+        cells = (x.version if keep else None, version if keep_out else None)
         return _recorded(self, plan, (node,), saved, cells, NO_PARAMS, out, version)
 
     def of_two(self, x1: Any, x2: Any) -> Any:
@@ -259,9 +257,9 @@ class Op:
         plan = self.plans.get(wants | 4) or self._plan(wants | 4)
         if not plan.kept:
             return _recorded(self, plan, (node1, node2), (), (), NO_PARAMS, out, version)
-        saved, cells = [a, b, out], [cell1, cell2, version]
-        for i in plan.dropped:
-            saved[i] = cells[i] = None
+        keep1, keep2, keep_out = plan.keep
+        saved = (a if keep1 else None, b if keep2 else None, out if keep_out else None)
+        cells = (cell1 if keep1 else None, cell2 if keep2 else None, version if keep_out else None)
         return _recorded(self, plan, (node1, node2), saved, cells, NO_PARAMS, out, version)
 
     def _plan(self, wants: int) -> Plan:
