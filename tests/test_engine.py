@@ -6,6 +6,7 @@ test_engine_memory.py.
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -90,6 +91,31 @@ def test_the_same_input_twice_and_several_outputs() -> None:
     a, b = grad([(x * x).sum(), x], [x, x], [None, np.array([10.0, 20.0])])
     np.testing.assert_array_equal(a.data, 2 * x.data + [10.0, 20.0])
     np.testing.assert_array_equal(a.data, b.data)
+
+
+@pytest.mark.parametrize("constant", [(), (0,), (3,), (2, 3), (1, 2, 3), (0, 1, 2, 3)])
+def test_a_recorded_sum_of_cotangents_is_one_node(constant: tuple) -> None:
+    """y = Σ a_k x, so dy/dx = Σ a_k. A constant a_k is in the sum and has no place in the graph."""
+    x = leaf(2.0, 3.0)
+    a = [Tensor(np.array([1.0, 10.0 * k]), requires_grad=k not in constant) for k in range(4)]
+    y = (((a[0] * x + a[1] * x) + a[2] * x) + a[3] * x).sum()
+    with recorded_ops() as names:
+        g = grad(y, x, create_graph=True)
+    np.testing.assert_array_equal(g.data, [4.0, 60.0])
+    assert names.count("accumulate") == (len(constant) < 4)
+    wanted = [ak for ak in a if ak.node is not None]
+    for d in grad(g, wanted, np.array([5.0, 7.0])) if wanted else ():
+        np.testing.assert_array_equal(d.data, [5.0, 7.0])
+
+
+def test_the_terms_of_a_recorded_sum_are_not_written_to() -> None:
+    """z = 3xw + xw² + xw through y = xw: several sums, of cotangents that they share."""
+    x, w = scalar(2.0), scalar(5.0)
+    y = x * w
+    gx, gy, gw = grad(y * 3.0 + y * w + x * w, [x, y, w], create_graph=True)
+    assert (gx.item(), gy.item(), gw.item()) == (15 + 25 + 5, 3 + 5, 2 * (3 + 2 * 5 + 1))
+    assert (grad(gx, w).item(), grad(gw, x).item(), grad(gw, w).item()) == (14, 14, 2 * 2)
+    assert grad(gy, w).item() == 1
 
 
 def test_the_graph_can_be_walked_again() -> None:
@@ -202,6 +228,43 @@ def test_a_rule_of_an_op_with_several_results_that_leaks_float64_is_refused(coun
 
 
 # ---- recording
+
+
+KINDS = {
+    "leaf": lambda: leaf(0.5, 0.25),
+    "constant": lambda: Tensor(np.array([0.5, 0.25])),
+    "array": lambda: np.array([0.5, 0.25]),
+    "number": lambda: 0.5,
+}
+STRAIGHT = [
+    *itertools.product(("negative", "sin", "tanh"), ((kind,) for kind in KINDS)),
+    *itertools.product(("add", "subtract", "multiply", "divide"), itertools.product(KINDS, KINDS)),
+]
+
+
+@pytest.mark.parametrize(("name", "kinds"), STRAIGHT, ids=lambda part: part if type(part) is str else " ".join(part))
+def test_small_ops_take_a_straight_path_to_the_same_place(name: str, kinds: tuple) -> None:
+    """`of_one` and `of_two` record what `of_any` does."""
+    this, args = tape.OPS[name], tuple(KINDS[kind]() for kind in kinds)
+    assert this.short == len(kinds)
+    straight, around = this(*args), this.of_any(args, {})
+    assert type(straight) is type(around)
+    if not isinstance(straight, Tensor):
+        np.testing.assert_array_equal(straight, around)
+        return
+    np.testing.assert_array_equal(straight.data, around.data)
+    assert (straight.node is None) == (around.node is None) == ("leaf" not in kinds)
+    if straight.node is None:
+        return
+    a, b = straight.node, around.node
+    assert list(a.parents) == list(b.parents) == [getattr(x, "node", None) for x in args]
+    for field in ("op", "plan", "params", "shape", "dtype"):
+        assert getattr(a, field) == getattr(b, field)
+    for t, node in ((straight, a), (around, b)):
+        for value, cell, x in zip(node.saved, node.cells, (*args, t), strict=False):
+            assert value is None or value is (x.data if isinstance(x, Tensor) else x)
+            assert cell is (None if value is None else getattr(x, "version", None))
+    assert [value is None for value in a.saved] == [value is None for value in b.saved]
 
 
 def test_no_grad_and_enable_grad_nest() -> None:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from engine_helpers import temporary_ops  # noqa: F401 - a fixture
 
-from minigen import Tensor, grad, ops, set_backend
-from minigen.autograd import cards, tape
+from minigen import Tensor, grad, nn, ops, set_backend
+from minigen.autograd import cards, observe, tape
 from minigen.autograd.cards import CARDS, Draw
 from minigen.autograd.observe import AnomalyError, anomaly_mode, draw_graph, draw_svg, printed_tape, record
 from minigen.autograd.tape import OBSERVERS, Array, op
+from minigen.random import Generator
 
 engine = importlib.import_module("minigen.autograd.grad")
 THIS = Path(__file__).name
@@ -73,6 +74,28 @@ def test_the_op_and_the_line_are_named_backward(logarithm) -> None:
     assert "y = _safe(x)  # recorded here" in error.where
     assert "the gradient rule of safe made 1 Inf of 2 numbers, backward" in str(error)
     assert "in its rule: reciprocal" in str(error)
+
+
+def test_the_users_own_line_comes_first_and_that_of_the_layer_second() -> None:
+    layer = nn.Linear(1, 1, rng=Generator(0))
+    layer.weight.data[:] = 3e38
+    with anomaly_mode(), np.errstate(over="ignore"), pytest.raises(AnomalyError) as caught:
+        layer(leaf(2.0).reshape(1, 1))  # my own line
+    mine, layers = caught.value.where.split("\n")
+    assert re.fullmatch(rf".*{THIS}:\d+ in test_the_users_own_line.*: layer\(leaf.*# my own line", mine)
+    assert re.fullmatch(r" +inside .*layers\.py:\d+ in forward: .*", layers)
+
+
+def test_the_users_own_line_is_found_behind_a_decorator_of_the_package() -> None:
+    """`@no_grad()` calls the function from a line of contextlib, which is nobody's."""
+    source = "@no_grad()\ndef sample(logarithm, x):\n    return logarithm(x)\n"
+    room = {"no_grad": tape.no_grad}
+    exec(compile(source, f"{observe.PACKAGE}a_model.py", "exec"), room)
+    with anomaly_mode(), pytest.raises(AnomalyError) as caught:
+        room["sample"](ops.log, leaf(0.0))  # not contextlib's
+    mine, models = caught.value.where.split("\n")
+    assert mine.endswith("# not contextlib's")
+    assert "a_model.py:3 in sample" in models
 
 
 def test_nan_from_infinities_is_found_and_masks_pass() -> None:

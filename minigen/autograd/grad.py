@@ -8,6 +8,7 @@ the input was broadcast, and held to the input's dtype.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from time import perf_counter
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import tape
-from .tape import OBSERVERS, OPS, SELECT, Leaf, Node, Op, enable_grad, op, wrap
+from .tape import OBSERVERS, OPS, SELECT, Leaf, Node, Op, describe, device_of, enable_grad, op, wrap
 from .tensor import Tensor
 
 Array = Any
@@ -68,8 +69,7 @@ def backward(output: Tensor, grad_output: Any = None) -> None:
     There is no create_graph here: a graph kept alive by a leaf is a reference cycle. Use `grad` for higher orders.
     """
     seeds = _seeds(output, grad_output, create_graph=False)
-    leaves: set[Node] = {node for node in _reachable(seeds) if isinstance(node, Leaf)}
-    for leaf, g in _walk(seeds, leaves, create_graph=False).items():
+    for leaf, g in _walk(seeds, None, create_graph=False).items():
         assert isinstance(leaf, Leaf)
         if leaf.grad is None:
             leaf.grad = wrap(_as_array(g).copy(), None, [0])
@@ -97,11 +97,10 @@ def _seeds(outputs: Any, grad_outputs: Any, create_graph: bool) -> list[tuple[No
             if out.shape != ():
                 raise ValueError(f"grad: output {i} has shape {out.shape}: reduce it to a scalar, or give grad_outputs")
             g = np.ones_like(out.data)
-        raw = g.data if isinstance(g, Tensor) else np.asarray(g, out.dtype) if tape.device_of(g) == "cpu" else g
+        raw = g.data if isinstance(g, Tensor) else np.asarray(g, out.dtype) if device_of(g) == "cpu" else g
         if raw.shape != out.shape or raw.dtype != out.dtype:
             raise ValueError(
-                f"grad: grad_outputs[{i}] is {tape.describe(raw)}, but output {i} is {tape.describe(out.data)}; "
-                "they must be alike"
+                f"grad: grad_outputs[{i}] is {describe(raw)}, but output {i} is {describe(out.data)}; they must be alike"
             )
         seeds.append((out.node, (g if isinstance(g, Tensor) else wrap(raw, None, [0])) if create_graph else raw))
     return seeds
@@ -126,23 +125,24 @@ def _as_array(g: Array) -> Array:
     return np.asarray(g) if isinstance(g, np.generic) else g
 
 
-def _reachable(seeds: Iterable[tuple[Node, Array]]) -> list[Node]:
-    """All nodes that the seeds depend on, newest first."""
+def _reachable(seeds: Iterable[tuple[Node, Array]]) -> tuple[list[Node], set[Node]]:
+    """All nodes that the seeds depend on, newest first; and the leaves among them."""
     nodes = list({node: None for node, _ in seeds})
     seen = set(nodes)
+    leaves: set[Node] = set()
     for node in nodes:  # grows while it is read: breadth first, without recursion
+        if node.op is None:
+            leaves.add(node)
         for parent in node.parents:
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 nodes.append(parent)
     nodes.sort(key=_number, reverse=True)
-    return nodes
+    return nodes, leaves
 
 
-def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node] | None:
-    """Those of `nodes` (newest first) from which a target can be reached: no other rule needs to run. None for all."""
-    if all(node.op is not None or node in targets for node in nodes):
-        return None  # every leaf is a target, as in training
+def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node]:
+    """Those of `nodes` (newest first) from which a target can be reached: no other rule needs to run."""
     needed = set(targets)
     for node in reversed(nodes):
         for parent in node.parents:
@@ -152,10 +152,12 @@ def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node] | None:
     return needed
 
 
-def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: bool) -> dict[Node, Array]:
-    """Carry the seeds' cotangents back to the targets. Returns the cotangent of each target that was reached."""
-    nodes = _reachable(seeds)
-    needed = _leading_to(targets, nodes)
+def _walk(seeds: list[tuple[Node, Array]], targets: set[Node] | None, create_graph: bool) -> dict[Node, Array]:
+    """Carry the seeds' cotangents back to the targets (None: all leaves). Returns the cotangent of each that was reached."""
+    nodes, leaves = _reachable(seeds)
+    if targets is None:
+        targets = leaves
+    needed = None if leaves <= targets else _leading_to(targets, nodes)  # None: every rule, as in training
     found: dict[Node, Array] = {}
     pending: dict[Node, Any] = {}  # the sum of the cotangents a node has received; a list of them for several outputs
     own: set[Node] = set()  # nodes whose sum is a fresh array of ours, which may be added to in place
@@ -182,17 +184,43 @@ def _walk(seeds: list[tuple[Node, Array]], targets: set[Node], create_graph: boo
             for parent, gi in zip(node.parents, gradients):  # noqa: B905 - equal lengths, and this is the hot loop
                 if gi is None or parent is None:
                     continue
-                like = gi.data if create_graph and type(gi) is Tensor else gi
+                if create_graph and type(gi) is not Tensor:
+                    gi = wrap(_as_array(gi), None, [0])
+                like = gi.data if create_graph else gi
                 if like.dtype is not parent.dtype or like.shape != parent.shape:
                     gi = _fit(gi, parent, node)
                 if parent not in pending:
                     pending[parent] = gi  # never written to: it may be the cotangent of others too
-                elif parent in own:
-                    pending[parent] += gi
-                else:
-                    pending[parent] = pending[parent] + gi
+                elif parent not in own:
+                    pending[parent] = accumulate(pending[parent], gi) if create_graph else pending[parent] + gi
                     own.add(parent)
+                elif create_graph:
+                    pending[parent] = _accumulated(pending[parent], gi)
+                else:
+                    pending[parent] += gi
     return found
+
+
+@op
+def accumulate(*terms: Array) -> Array:
+    """The sum of the cotangents that a node receives: one node of the graph, however many they are."""
+    return functools.reduce(np.add, terms)
+
+
+accumulate.vjp(lambda g, terms_shapes: [g] * len(terms_shapes))
+
+
+def _accumulated(total: Tensor, g: Tensor) -> Tensor:
+    """g added to a result of `accumulate` that nobody has seen yet: in place, and as one more input of the same node."""
+    node = total.node
+    if node is None and g.node is not None:
+        return accumulate(total, g)
+    data = total.data
+    data += g.data
+    if node is not None and g.node is not None:
+        node.parents.append(g.node)
+        node.number = tape.next_number()  # it is newer than its inputs
+    return total
 
 
 def _observed(node: Node, g: Any, needed: set[Node] | None, create_graph: bool) -> Sequence:
@@ -206,9 +234,8 @@ def _observed(node: Node, g: Any, needed: set[Node] | None, create_graph: bool) 
 def _gradients(node: Node, g: Any, needed: set[Node] | None, create_graph: bool) -> Sequence:
     """The gradient of each input of a node, None where none is needed: the one place that calls rules."""
     plan, saved = node.plan, node.saved
-    for cell in node.cells:
-        if cell is not None and cell[0] > node.number:
-            raise _overwritten(node)
+    if node.number < tape.last_write:
+        _check_unwritten(node)
     needs = plan.wants if needed is None else [parent in needed for parent in node.parents]
     if create_graph:
         saved = _as_tensors(node)
@@ -222,6 +249,8 @@ def _gradients(node: Node, g: Any, needed: set[Node] | None, create_graph: bool)
             gradients.append(None)
         elif places is None:
             gradients.append(function(g, *plan.arguments(rule, node, saved, needs)))
+        elif not places:
+            gradients.append(function(g))
         elif len(places) == 1:
             gradients.append(function(g, saved[places[0]]))
         else:
@@ -250,23 +279,25 @@ def _complete(node: Node, parts: list, create_graph: bool) -> tuple:
     return tuple(filled)
 
 
-def _overwritten(node: Node) -> RuntimeError:
-    value = next(v for v, c in zip(node.saved, node.cells, strict=True) if c is not None and c[0] > node.number)
-    return RuntimeError(
-        f"backward of {node.op.name}: a value that it needs, {tape.describe(value)}, was changed in place after "
-        f"{node.op.name} used it; change a copy, or do it after backward"
-    )
+def _check_unwritten(node: Node) -> None:
+    """Raise RuntimeError if a value that the rules of a node need was changed in place after the node was made."""
+    for value, cell in zip(node.saved, node.cells, strict=False):  # auxiliary results have no cell
+        if cell is not None and cell[0] > node.number:
+            raise RuntimeError(
+                f"backward of {node.op.name}: a value that it needs, {describe(value)}, was changed in place after "
+                f"{node.op.name} used it; change a copy, or do it after backward"
+            )
 
 
 def _as_tensors(node: Node) -> Sequence:
     """The saved values as Tensors: an input made by the node's parent, the result by the node, a constant by none."""
     if not node.saved:
         return node.saved
-    saved, parents, cells = list(node.saved), node.parents, node.cells
+    saved, cells = list(node.saved), node.cells
+    makers = (*node.parents, None if node.plan.several else node)
     for i in node.plan.kept:
-        parent = parents[i] if i < len(parents) else node if node.op.outputs == 1 else None
-        if parent is not None or cells[i] is not None:
-            saved[i] = wrap(saved[i], parent, cells[i])
+        if cells[i] is not None or makers[i] is not None:
+            saved[i] = wrap(saved[i], makers[i], cells[i])
     return saved
 
 
@@ -281,7 +312,10 @@ def _fit(g: Array, parent: Node, node: Node) -> Array:
 
 
 def sum_to(g: Array, shape: tuple[int, ...], name: str = "sum_to") -> Array:
-    """Sum g over the axes along which an array of `shape` was broadcast: the only place that un-broadcasts."""
+    """Sum g over the axes along which an array of `shape` was broadcast: the only place that un-broadcasts.
+
+    Raises ValueError where it was not broadcast.
+    """
     extra = g.ndim - len(shape)
     axes = tuple(i for i in range(g.ndim) if i < extra or (shape[i - extra] == 1 and g.shape[i] != 1))
     kept = tuple(1 if i in axes else n for i, n in enumerate(g.shape))[max(extra, 0) :]
@@ -329,9 +363,7 @@ def _fused_vjp(node: Node, g: Any, saved: Sequence, wanted: Sequence[bool]) -> t
 _VJP_OPS: dict[Op, Op] = {}  # fused op -> the op that computes its gradients
 
 
-def _second_order(
-    cotangents: tuple, values: tuple, node: Node, wanted: Sequence[bool], needs: Sequence[bool]
-) -> tuple:
+def _second_order(cotangents: tuple, values: tuple, node: Node, wanted: Sequence[bool], needs: Sequence[bool]) -> tuple:
     """The rule of a fused op's `_vjp`: differentiate the gradient of the spec.
 
     values: the cotangents and then the inputs of the fused op at `node`. With y = spec(x) and first = grad(y, x, g),

@@ -14,6 +14,7 @@ Drawings of the graph behind a Tensor are in draw.py: `draw_graph` (DOT) and `dr
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import sys
@@ -32,6 +33,7 @@ __all__ = ["AnomalyError", "anomaly_mode", "draw_graph", "draw_svg", "printed_ta
 
 ENGINE = os.path.dirname(os.path.abspath(__file__)) + os.sep  # minigen/autograd/
 PACKAGE = os.path.dirname(os.path.dirname(ENGINE)) + os.sep  # minigen/
+NOT_THE_USER = (PACKAGE, contextlib.__file__, "<frozen ")  # @no_grad() calls through contextlib, python -m through runpy
 
 
 class _Watching(Observer):
@@ -52,7 +54,9 @@ class AnomalyError(ArithmeticError):
     """An op, or its gradient rule, made a NaN or an Inf out of numbers that had none.
 
     op: its name.   phase: "forward" or "backward".   made: "NaN" or "Inf".
-    where: the line that called the op, as "file:line in function: code"; "" if it was recorded before anomaly_mode.
+    where: the line that called the op, as "file:line in function: code"; below it that of minigen's layer or model, if the
+        call came through one. For a backward pass the line that called the op in the forward pass; "" if it was recorded
+        before anomaly_mode.
     """
 
     def __init__(self, op: str, phase: str, made: str, where: str, message: str):
@@ -88,7 +92,7 @@ class anomaly_mode(_Watching):
         raise _backward_anomaly(node, made, f"\n    in its rule: {op.name}{_shown(inputs)}")
 
     def recorded(self, node: Node) -> None:
-        node.origin = _caller()  # type: ignore[attr-defined]
+        node.origin = _caller()
 
     def backward(self, node: Node, g: Any, gradients: Sequence, seconds: float) -> None:
         if not self.passed and not _finite([g]):
@@ -176,10 +180,10 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _caller() -> str:
-    """The line outside the engine that is running an op; where that is in minigen, the line outside minigen too."""
+    """The line outside minigen that is running an op; where that calls a layer or a model of minigen, its line too."""
     inner = next((f for f in _frames() if not f.f_code.co_filename.startswith(ENGINE)), None)
-    outer = next((f for f in _frames() if not f.f_code.co_filename.startswith(PACKAGE)), None)
-    return _line(inner) if outer in (inner, None) else f"{_line(inner)}\n    from   {_line(outer)}"
+    outer = next((f for f in _frames() if not f.f_code.co_filename.startswith(NOT_THE_USER)), None)
+    return _line(inner) if outer in (inner, None) else f"{_line(outer)}\n    inside {_line(inner)}"
 
 
 def _line(frame: FrameType | None) -> str:

@@ -1,4 +1,4 @@
-"""How an op will be differentiated: its gradient rules, and what each needs. Start at `Plan`.
+"""How an op is called and differentiated: its arguments, its gradient rules, and what each of them needs. Start at `Plan`.
 
 A rule is an ordinary function whose parameters say what it needs: see the top of tape.py, where ops are made and recorded. Here
 the names are turned into places, once for an op, so that a node need not look anything up.
@@ -18,14 +18,14 @@ class Plan:
     """How an op will be differentiated, given which of its inputs want a gradient. Made once, shared by all its nodes.
 
     wants   for each input, whether it wants a gradient
-    kept    the positions (inputs + out) of the values that some rule names; dropped: of those that none names
+    kept    the positions (inputs + out) of the values that some rule names;  keep: for each position, whether it is one
     rules   for each input the triple (function, where in `saved` its arguments are, rule), three times None for an input
             that wants no gradient; where a rule needs more than saved values the second is None, see `arguments`
     joint   the rule that returns all gradients at once, if the op has one
     several whether the op has several results
     """
 
-    __slots__ = ("dropped", "joint", "kept", "rules", "several", "wants")
+    __slots__ = ("joint", "keep", "kept", "rules", "several", "wants")
 
     def __init__(self, op: Op, wants: list[bool]):
         self.wants = tuple(wants)
@@ -37,14 +37,12 @@ class Plan:
             chosen = [rule if want else None for rule, want in zip(op.rules or [], wants, strict=True)]
         for name, rule, want in zip(op.inputs, chosen, wants, strict=False):
             if want and rule is None and op.joint is None:
-                raise TypeError(
-                    f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array"
-                )
+                raise TypeError(f"{op.name} has no gradient with respect to {name!r}: pass {name}.detach(), or a plain array")
         kept = set().union(*(rule.positions for rule in chosen if rule is not None))
         if op.spec is not None or any(kind == "all" for rule in chosen if rule for kind, _ in rule.sources):
             kept |= set(range(len(wants)))  # a fused op's second derivative runs its spec, on every input
         self.kept = sorted(i for i in kept if i <= len(wants))
-        self.dropped = [i for i in range(len(wants) + 1) if i not in kept]
+        self.keep = tuple(i in kept for i in range(len(wants) + 1))
         self.rules = [(rule.function, rule.places, rule) if rule is not None else (None, None, None) for rule in chosen]
 
     def arguments(self, rule: Rule, node: Node, saved: Sequence, needs: tuple[bool, ...]) -> list:
@@ -99,3 +97,30 @@ def _source(op: Op, name: str) -> tuple[str, Any]:
     if op.variadic and name == f"{op.variadic}_shapes":
         return "shapes", None
     raise TypeError(f"op {op.name}: a gradient rule names {name!r}, which the op does not have")
+
+
+def bind(op: Op, args: tuple, params: dict) -> tuple[tuple, dict]:
+    """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed.
+
+    Raises TypeError for too many, too few, or one twice.
+    """
+    if op.variadic or (len(args) == op.arity and params.keys().isdisjoint(op.inputs)):
+        return args, params
+    if len(args) > len(op.inputs):
+        names = list(op.defaults)[: len(args) - len(op.inputs)]
+        if len(names) < len(args) - len(op.inputs):
+            raise TypeError(f"{op.name} takes {len(op.inputs) + len(op.defaults)} arguments, got {len(args)}")
+        params = {**dict(zip(names, args[len(op.inputs) :], strict=True)), **params}
+        args = args[: len(op.inputs)]
+    if len(args) < op.arity:
+        given = dict(zip(op.inputs, args, strict=False))
+        twice = given.keys() & params.keys()
+        if twice:
+            raise TypeError(f"{op.name} got {sorted(twice)} twice")
+        given |= {name: params[name] for name in op.inputs if name in params}
+        defaults = inspect.signature(op.forward).parameters
+        args = tuple(given.get(name, defaults[name].default) for name in op.inputs)
+        if any(a is inspect.Parameter.empty for a in args):
+            raise TypeError(f"{op.name} needs {', '.join(op.inputs)}")
+        params = {name: value for name, value in params.items() if name not in given}
+    return args, params

@@ -1,4 +1,4 @@
-"""The tape: how an operation runs, and how it is remembered. Start at `Op.__call__`, the one choke point.
+"""The tape: how an operation runs, and how it is remembered. Start at `Op.of_any`, the one choke point.
 
 One rule, two worlds. An `Op` given raw arrays only runs its forward function. Given at least one Tensor it also records
 a `Node`. Its gradient rules are written once, with the same ops and operators, and so run in both worlds too: on raw
@@ -27,8 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from .plan import Plan, Rule
-from .remedies import remedy
+from .plan import Plan, Rule, bind
+from .remedies import describe as describe  # for those above, which see no further down than here
+from .remedies import device_of as device_of
+from .remedies import raise_explained
 
 Array = Any  # a raw array (numpy.ndarray or cupy.ndarray), or a Tensor of one
 
@@ -40,8 +42,11 @@ OBSERVERS: list[Observer] = []  # who watches: the printed tape, the anomaly mod
 
 new = object.__new__
 generic = np.generic  # NumPy's scalars
+NO_PARAMS: dict[str, Any] = {}
 
 next_number = itertools.count(1).__next__  # one clock for nodes and for in-place writes
+
+last_write = 0  # the number of the last in-place write to any Tensor: nodes that are newer need no check (see grad.py)
 
 recording = True  # whether ops on Tensors are recorded: see no_grad
 
@@ -62,16 +67,16 @@ class Node:
 
     __slots__ = ("cells", "dtype", "number", "op", "origin", "params", "parents", "plan", "saved", "shape")
 
-    def __init__(self, op, plan, parents, saved, cells, params, shape, dtype):
-        self.op = op
-        self.plan = plan
-        self.number = next_number()
-        self.parents = parents
-        self.saved = saved
-        self.cells = cells
-        self.params = params
-        self.shape = shape
-        self.dtype = dtype
+    op: Any
+    plan: Any
+    number: int
+    parents: Any
+    saved: Any
+    cells: Any
+    params: dict[str, Any]
+    shape: Any
+    dtype: Any
+    origin: str
 
 
 class Leaf(Node):
@@ -79,9 +84,12 @@ class Leaf(Node):
 
     __slots__ = ("grad",)
 
-    def __init__(self, shape, dtype):
-        super().__init__(None, None, (), (), (), {}, shape, dtype)
-        self.grad = None
+    grad: Any
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any):
+        self.op, self.plan, self.number = None, None, next_number()
+        self.parents, self.saved, self.cells, self.params = (), (), (), NO_PARAMS
+        self.shape, self.dtype, self.grad = shape, dtype, None
 
 
 class Op:
@@ -122,13 +130,15 @@ class Op:
         self.arity = -1 if self.variadic else len(self.inputs)
         self.plans: dict[int, Plan] = {}  # by a bit mask of the inputs that want a gradient
         self.differentiable = False
+        plain = not (view or self.aux or constant) and outputs == 1
+        self.short = self.arity if plain and self.arity in (1, 2) else 0  # whether of_one or of_two can run it
         OPS[self.name] = self
 
     def vjp(self, joint: Callable | None = None, **rules: Callable) -> None:
         """Give the gradient rules (vector-Jacobian products): one per input by name, or one that returns them all.
 
         A rule returns the gradient of its input, in the broadcast shape: summing down to the input's own shape happens
-        once, in grad.py.
+        once, in grad.py. Raises TypeError for the name of no input.
         """
         self.differentiable = True
         if joint is not None:
@@ -140,9 +150,15 @@ class Op:
             self.rules = [Rule(rules[name], self) if name in rules else None for name in self.inputs]
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        """Run the op; record it if a Tensor that requires a gradient is among the inputs. Everything passes here."""
+        """Run the op; record it if a Tensor that requires a gradient is among the inputs."""
+        if not params and len(args) == self.short:
+            return self.of_one(args[0]) if self.short == 1 else self.of_two(args[0], args[1])
+        return self.of_any(args, params)
+
+    def of_any(self, args: tuple, params: dict) -> Any:
+        """Run the op on any inputs with any parameters, and record it. Everything passes here, if not one of the two below."""
         if params or len(args) != self.arity:
-            args, params = self._bind(args, params)
+            args, params = bind(self, args, params)
         raw: Any = []
         cells: Any = []
         parents: list[Node | None] = []
@@ -161,96 +177,98 @@ class Op:
                 parents.append(None)
             bit += bit
         try:
-            if OBSERVERS:
-                out = _observed(self, raw, params)
-            elif params:
-                out = self.forward(*raw, **params)
-            else:
-                out = self.forward(*raw)
+            out = _observed(self, raw, params) if OBSERVERS else self.forward(*raw, **params)
         except (ValueError, TypeError, IndexError) as error:
-            explained = _explained(self, raw, error)
-            if explained is error:
-                raise  # not from itself, which would be a cycle
-            raise explained from error
+            raise_explained(self, raw, error)
+        aux: Sequence = ()
         if self.aux:
             out, aux = out
         if not is_tensor:
             return out  # the world of raw arrays ends here
         if isinstance(out, generic):
             out = np.asarray(out)  # NumPy returns scalars where an array has no dimensions
-        result = new(Tensor)  # `wrap`, written out: every op passes here
-        result.data = out
-        if self.view and cells[0] is not None and _is_view(out, raw[0]):
-            result.version = version = cells[0]
-        else:
-            result.version = version = [0]
-        if not wants or not recording or not self.differentiable:
-            if wants and recording and not self.constant:
-                raise TypeError(f"{self.name} has no gradient rule: give it one by {self.name}.vjp(...), or say constant=True")
-            if self.outputs != 1:
-                return tuple([wrap(o, None, [0]) for o in out])
-            result.node = None
-            return result
+        version = cells[0] if self.view and cells[0] is not None and _is_view(out, raw[0]) else [0]
+        if not wants or not recording or self.constant:
+            return wrap(out, None, version) if self.outputs == 1 else tuple([wrap(o, None, [0]) for o in out])
         wants |= bit  # a mark above the last input, so that the key also tells how many there are
-        plan = self.plans.get(wants)
-        if plan is None:
-            plan = self.plans[wants] = Plan(self, [p is not None for p in parents])
-        if plan.kept or self.aux:
-            raw.append(out)
-            cells.append(version)
-            for i in plan.dropped:
-                raw[i] = cells[i] = None
-            if self.aux:
-                raw += aux
+        plan = self.plans.get(wants) or self._plan(wants)
+        saved: Sequence = ()
+        if plan.kept or aux:
+            saved = [value if keep else None for value, keep in zip((*raw, out), plan.keep, strict=True)] + [*aux]
+            cells = [cell if keep else None for cell, keep in zip((*cells, version), plan.keep, strict=True)]
         else:
-            raw = cells = ()
-        if self.outputs != 1:
-            return self._several(out, plan, parents, raw, cells, params)
-        result.node = node = new(Node)
-        node.op = self
-        node.plan = plan
-        node.number = next_number()
-        node.parents = parents
-        node.saved = raw
-        node.cells = cells
-        node.params = params
-        node.shape = out.shape
-        node.dtype = out.dtype
-        if OBSERVERS:
-            _recorded(node)
-        return result
+            cells = ()
+        result = _recorded(self, plan, parents, saved, cells, params, out, version)
+        if self.outputs == 1:
+            return result
+        parent = (result.node,)  # several results: one node for the op, and a `select` node for each of them
+        return tuple([_recorded(SELECT, None, parent, (), (), {"index": i}, o, [0]) for i, o in enumerate(out)])
 
-    def _several(self, out: tuple, plan: Plan, parents: list, saved: list, cells: list, params: dict) -> tuple:
-        """The Tensors of an op with several results: one node for the op, and one `select` node for each result."""
-        node = Node(self, plan, parents, saved, cells, params, tuple(o.shape for o in out), tuple(o.dtype for o in out))
-        if OBSERVERS:
-            _recorded(node)
-        return tuple(
-            wrap(o, Node(SELECT, None, [node], (), (), {"index": i}, o.shape, o.dtype), [0]) for i, o in enumerate(out)
-        )
+    # Small ops spend more time here than in NumPy. Most have one or two inputs and no parameters: for these, the same
+    # written out, without a loop. Whoever observes sees them pass through `of_any`.
 
-    def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
-        """Sort a call's arguments: inputs into args, parameters into params, whichever way they were passed."""
-        if self.variadic or (len(args) == self.arity and params.keys().isdisjoint(self.inputs)):
-            return args, params
-        if len(args) > len(self.inputs):
-            names = list(self.defaults)[: len(args) - len(self.inputs)]
-            if len(names) < len(args) - len(self.inputs):
-                raise TypeError(f"{self.name} takes {len(self.inputs) + len(self.defaults)} arguments, got {len(args)}")
-            params = {**dict(zip(names, args[len(self.inputs) :], strict=True)), **params}
-            args = args[: len(self.inputs)]
-        if len(args) < self.arity:
-            given = dict(zip(self.inputs, args, strict=False))
-            twice = given.keys() & params.keys()
-            if twice:
-                raise TypeError(f"{self.name} got {sorted(twice)} twice")
-            given |= {name: params[name] for name in self.inputs if name in params}
-            defaults = inspect.signature(self.forward).parameters
-            args = tuple(given.get(name, defaults[name].default) for name in self.inputs)
-            if any(a is inspect.Parameter.empty for a in args):
-                raise TypeError(f"{self.name} needs {', '.join(self.inputs)}")
-            params = {name: value for name, value in params.items() if name not in given}
-        return args, params
+    def of_one(self, x: Any) -> Any:
+        """`of_any` for one input."""
+        if OBSERVERS:
+            return self.of_any((x,), NO_PARAMS)
+        is_tensor = type(x) is Tensor
+        a = x.data if is_tensor else x
+        try:
+            out = self.forward(a)
+        except (ValueError, TypeError, IndexError) as error:
+            raise_explained(self, [a], error)
+        if not is_tensor:
+            return out
+        if isinstance(out, generic):
+            out = np.asarray(out)
+        node = x.node
+        if node is None or not recording:
+            return wrap(out, None, [0])
+        plan = self.plans.get(3) or self._plan(3)
+        version = [0]
+        if not plan.kept:
+            return _recorded(self, plan, (node,), (), (), NO_PARAMS, out, version)
+        keep, keep_out = plan.keep
+        saved = (a if keep else None, out if keep_out else None)
+        cells = (x.version if keep else None, version if keep_out else None)
+        return _recorded(self, plan, (node,), saved, cells, NO_PARAMS, out, version)
+
+    def of_two(self, x1: Any, x2: Any) -> Any:
+        """`of_any` for two inputs."""
+        if OBSERVERS or self.short != 2:
+            return self.of_any((x1, x2), NO_PARAMS)
+        a, b, node1, node2, cell1, cell2 = x1, x2, None, None, None, None
+        if type(x1) is Tensor:
+            a, node1, cell1 = x1.data, x1.node, x1.version
+        if type(x2) is Tensor:
+            b, node2, cell2 = x2.data, x2.node, x2.version
+        try:
+            out = self.forward(a, b)
+        except (ValueError, TypeError, IndexError) as error:
+            raise_explained(self, [a, b], error)
+        if cell1 is None and cell2 is None:
+            return out
+        if isinstance(out, generic):
+            out = np.asarray(out)
+        version = [0]
+        wants = (1 if node1 is not None else 0) | (2 if node2 is not None else 0)
+        if not wants or not recording:
+            return wrap(out, None, version)
+        plan = self.plans.get(wants | 4) or self._plan(wants | 4)
+        if not plan.kept:
+            return _recorded(self, plan, (node1, node2), (), (), NO_PARAMS, out, version)
+        keep1, keep2, keep_out = plan.keep
+        saved = (a if keep1 else None, b if keep2 else None, out if keep_out else None)
+        cells = (cell1 if keep1 else None, cell2 if keep2 else None, version if keep_out else None)
+        return _recorded(self, plan, (node1, node2), saved, cells, NO_PARAMS, out, version)
+
+    def _plan(self, wants: int) -> Plan:
+        """What to remember when the inputs that `wants` marks want a gradient: see `plans`."""
+        if not self.differentiable:
+            raise TypeError(f"{self.name} has no gradient rule: give it one by {self.name}.vjp(...), or say constant=True")
+        count = wants.bit_length() - 1
+        plan = self.plans[wants] = Plan(self, [bool(wants >> i & 1) for i in range(count)])
+        return plan
 
     def __repr__(self) -> str:
         variadic = [f"*{self.variadic}"] if self.variadic else []
@@ -264,7 +282,7 @@ def op(forward: Callable | None = None, **options: Any) -> Any:
 
 @op
 def select(results: Array, index: int) -> Array:
-    """The index-th result of an op with several. Only recorded, never called: see Op._several, and the walk in grad.py."""
+    """The index-th result of an op with several. Only recorded, never called: see Op.of_any, and the walk in grad.py."""
     return results[index]
 
 
@@ -293,11 +311,6 @@ def _observed(op: Op, raw: list, params: dict) -> Any:
     return result
 
 
-def _recorded(node: Node) -> None:
-    for observer in OBSERVERS:
-        observer.recorded(node)
-
-
 class no_grad(ContextDecorator):
     """`with no_grad():` ops on Tensors are computed but not recorded. Also allows in-place writes to leaves.
 
@@ -314,9 +327,7 @@ class no_grad(ContextDecorator):
         self.before.append(recording)
         recording = self.value
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         global recording
         recording = self.before.pop()
 
@@ -337,33 +348,6 @@ def _is_view(out: Any, x: Any) -> bool:
     return out is x or (out.base is not None and (out.base is x or out.base is x.base))
 
 
-def device_of(value: Any) -> str:
-    """Where an array lives: "cpu" for NumPy, "cuda" for CuPy."""
-    return "cpu" if isinstance(value, np.ndarray | np.generic | int | float | complex | bool | list | tuple) else "cuda"
-
-
-def describe(value: Any) -> str:
-    """A short name for an input in an error message: `float32(3, 4)`, or the value of a scalar."""
-    return f"{value.dtype}{tuple(value.shape)}" if hasattr(value, "dtype") else repr(value)
-
-
-def _explained(op: Op, raw: list, error: Exception) -> Exception:
-    """The same kind of error, with the op and what it was given in front."""
-    devices = {device_of(r) for r in raw if hasattr(r, "dtype")}
-    shown = ", ".join(describe(r) for r in raw)
-    if len(devices) > 1:
-        where = ", ".join(f"{name or 'input'} on {device_of(r)}" for name, r in zip(op.inputs, raw, strict=False))
-        return TypeError(f"{op.name}: inputs on different devices ({where}). Move them to one device with .to(device)")
-    said, way_out = str(error).rstrip(), remedy(str(error), [*op.inputs, *op.defaults])
-    if said.startswith(op.name) and not way_out:
-        return error
-    message = (said if said.startswith(op.name) else f"{op.name}({shown}): {said}") + way_out
-    try:
-        return type(error)(message)
-    except TypeError:  # some of NumPy's errors are made of more than a message
-        return next(kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind))(message)
-
-
 # The tape stands below everything else and imports nothing of ours: the two things it needs from above are given to it.
 
 
@@ -379,6 +363,40 @@ def wrap(data: Any, node: Node | None, version: list[int]) -> Any:
     t.data = data
     t.node = node
     t.version = version
+    return t
+
+
+def _recorded(
+    op: Op,
+    plan: Plan | None,
+    parents: Sequence[Node | None],
+    saved: Sequence,
+    cells: Sequence,
+    params: dict,
+    out: Any,
+    version: list[int],
+) -> Any:
+    """A Tensor around the result of an op, with a new node: the one place that makes them."""
+    node = Node()
+    node.op = op
+    node.plan = plan
+    node.number = next_number()
+    node.parents = parents
+    node.saved = saved
+    node.cells = cells
+    node.params = params
+    if op.outputs != 1:
+        node.shape, node.dtype = tuple(o.shape for o in out), tuple(o.dtype for o in out)
+    else:
+        node.shape = out.shape
+        node.dtype = out.dtype
+    if OBSERVERS and op is not SELECT:
+        for observer in OBSERVERS:
+            observer.recorded(node)
+    t = new(Tensor)
+    t.data = out
+    t.version = version
+    t.node = node
     return t
 
 

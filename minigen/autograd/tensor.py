@@ -1,8 +1,8 @@
 """Tensor: an array, the node that made it, and a version. Its operators and methods each name an op, nothing else.
 
-    data      the raw array (NumPy, or CuPy on a GPU)
-    node      how it was computed (tape.Node), a tape.Leaf if the user asked for its gradient, or None
-    version   a one-element list with the number of the last in-place write, shared by all views of the same memory
+data      the raw array (NumPy, or CuPy on a GPU)
+node      how it was computed (tape.Node), a tape.Leaf if the user asked for its gradient, or None
+version   a one-element list with the number of the last in-place write, shared by all views of the same memory
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import tape
-from .tape import OPS, Leaf, Node
+from .tape import OPS, Leaf, Node, device_of
 
 Axis = int | tuple[int, ...] | None
 
@@ -44,7 +44,7 @@ class Tensor:
         if dtype is None and not hasattr(data, "dtype"):
             data = np.asarray(data)
             dtype = np.float32 if data.dtype == np.float64 else data.dtype
-        self.data = data if tape.device_of(data) != "cpu" else np.asarray(data, dtype)
+        self.data = data if device_of(data) != "cpu" else np.asarray(data, dtype)
         if self.data.dtype == object:
             raise TypeError(f"Tensor(data): cannot make an array of numbers from {type(data).__name__}")
         self.node = None
@@ -56,24 +56,28 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The size along each axis: () for a single number."""
         return self.data.shape
 
     @property
     def dtype(self) -> np.dtype:
+        """The type of its numbers: float32 or float64 where it has a gradient."""
         return self.data.dtype
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return self.data.ndim
 
     @property
     def size(self) -> int:
+        """How many numbers it holds."""
         return self.data.size
 
     @property
     def device(self) -> str:
         """ "cpu" or "cuda"."""
-        return tape.device_of(self.data)
+        return device_of(self.data)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -172,51 +176,51 @@ class Tensor:
 
     def mark_written(self) -> None:
         """Note that `.data` was changed in place, by an optimiser for instance."""
-        self.version[0] = tape.next_number()
+        self.version[0] = tape.last_write = tape.next_number()
 
     # ---- operators
 
     def __neg__(self) -> Tensor:
-        return OPS["negative"](self)
+        return OPS["negative"].of_one(self)
 
     def __add__(self, other: Any) -> Tensor:
-        return OPS["add"](self, other)
+        return OPS["add"].of_two(self, other)
 
     def __radd__(self, other: Any) -> Tensor:
-        return OPS["add"](other, self)
+        return OPS["add"].of_two(other, self)
 
     def __sub__(self, other: Any) -> Tensor:
-        return OPS["subtract"](self, other)
+        return OPS["subtract"].of_two(self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return OPS["subtract"](other, self)
+        return OPS["subtract"].of_two(other, self)
 
     def __mul__(self, other: Any) -> Tensor:
-        return OPS["multiply"](self, other)
+        return OPS["multiply"].of_two(self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
-        return OPS["multiply"](other, self)
+        return OPS["multiply"].of_two(other, self)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return OPS["divide"](self, other)
+        return OPS["divide"].of_two(self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return OPS["divide"](other, self)
+        return OPS["divide"].of_two(other, self)
 
     def __pow__(self, other: Any) -> Tensor:
-        return OPS["pow"](self, other)
+        return OPS["pow"].of_two(self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
-        return OPS["pow"](other, self)
+        return OPS["pow"].of_two(other, self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](self, other)
+        return OPS["matmul"].of_two(self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](other, self)
+        return OPS["matmul"].of_two(other, self)
 
     def __abs__(self) -> Tensor:
-        return OPS["abs"](self)
+        return OPS["abs"].of_one(self)
 
     def __getitem__(self, index: Any) -> Tensor:
         return OPS["getitem"](self, _fixed(index))
@@ -251,21 +255,27 @@ class Tensor:
         return OPS["permute_dims"](self, axes=(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2))
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Σ over `axis`, all axes for None; with keepdims axes of size 1 stay behind. See `ops.sum`."""
         return OPS["sum"](self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The mean over `axis`, all axes for None; NaN for no elements. See `ops.mean`."""
         return OPS["mean"](self, axis=axis, keepdims=keepdims)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The largest element along `axis`; ties share the gradient evenly. ValueError for no elements. See `ops.max`."""
         return OPS["max"](self, axis=axis, keepdims=keepdims)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The smallest element along `axis`; ties share the gradient evenly. ValueError for no elements. See `ops.min`."""
         return OPS["min"](self, axis=axis, keepdims=keepdims)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same numbers in another shape, a tuple or sizes one by one; -1 is what is left. ValueError if they do not fit."""
         return OPS["reshape"](self, shape=shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
 
     def astype(self, dtype: Any) -> Tensor:
+        """A copy with another dtype, through which gradients flow: the gradient has this one's dtype. See `ops.astype`."""
         return OPS["astype"](self, dtype=dtype)
 
     def to(self, device: str) -> Tensor:

@@ -89,6 +89,7 @@ def _model_for_data(arguments: Sequence[str]) -> list[str]:
 
 
 def build_parser() -> Parser:
+    """The command line as a whole: each command, with the options of its models taken from their configurations."""
     about = "Deep generative models on a from-scratch engine."
     parser = Parser(prog="minigen", description=about, epilog="Start with: minigen train vae")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")

@@ -61,7 +61,7 @@ def models_command(args: argparse.Namespace) -> None:
 
 
 def check_command(args: argparse.Namespace) -> int:
-    """minigen check MODEL"""
+    """minigen check MODEL     Raises ConfigError for an unknown truth, and for a class that there is none of."""
     from ..training.progress import Progress, say_when_compiling
     from ..truths import TRUTHS, SubjectError, check, subjects
 
@@ -92,7 +92,10 @@ def check_command(args: argparse.Namespace) -> int:
 
 
 def kernels_command(args: argparse.Namespace) -> None:
-    """minigen kernels list | show NAME | explain NAME"""
+    """minigen kernels list | show NAME | explain NAME
+
+    Raises ConfigError for an unknown kernel, UsageError for a name too many or none.
+    """
     from ..emulator import explain, listing
 
     if (args.name is None) != (args.action == "list"):
@@ -107,7 +110,7 @@ def kernels_command(args: argparse.Namespace) -> None:
 
 
 def gradcheck_command(args: argparse.Namespace) -> int:
-    """minigen gradcheck [OP ...]"""
+    """minigen gradcheck [OP ...]     Raises ConfigError for an unknown op."""
     from ..autograd.cards import CARDS
     from ..autograd.gradcheck import check_all
 
@@ -118,7 +121,7 @@ def gradcheck_command(args: argparse.Namespace) -> int:
 
 
 def warmup_command(args: argparse.Namespace) -> None:
-    """minigen warmup [MODEL ...]"""
+    """minigen warmup [MODEL ...]     Raises ConfigError for an unknown model."""
     from ..training.warmup import warm_up
 
     for name in args.models:
@@ -128,7 +131,7 @@ def warmup_command(args: argparse.Namespace) -> None:
 
 
 def bench_command(args: argparse.Namespace) -> int:
-    """minigen bench ..."""
+    """minigen bench ...     Raises ConfigError outside the repository."""
     import importlib.util
 
     if importlib.util.find_spec("benchmarks") is None:

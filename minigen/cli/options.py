@@ -84,11 +84,12 @@ def add_fields(group: Any, config: type, names: Iterable[str], shown: Mapping[st
 
 
 def flag(name: str) -> str:
+    """How a setting is called on the command line: batch_size is --batch-size."""
     return "--" + name.replace("_", "-")
 
 
 def value(kind: type, low: Any = None, high: Any = None, choices: Collection[str] = ()) -> Callable[[str], Any]:
-    """A parser of values of one kind, in a closed range or among choices."""
+    """A parser of values of one kind, in a closed range or among choices. It raises ArgumentTypeError."""
 
     def parse_value(text: str) -> Any:
         with suppress(ValueError):
@@ -103,14 +104,14 @@ def value(kind: type, low: Any = None, high: Any = None, choices: Collection[str
 
 
 def a_folder(text: str) -> Path:
-    """A parser of folders: anything but nothing, which would be the current one."""
+    """A parser of folders: anything but nothing, which would be the current one. Raises ArgumentTypeError for an empty name."""
     if not text.strip():
         raise argparse.ArgumentTypeError("needs the name of a folder, not ''")
     return Path(text)
 
 
 def a_name(text: str) -> Path:
-    """A parser of the names of files, to which endings are added."""
+    """A parser of the names of files, to which endings are added. Raises ArgumentTypeError for one that no file can have."""
     if text.endswith(("/", os.sep)) or Path(text).name in ("", ".."):
         raise argparse.ArgumentTypeError(f"needs a name that .png and .npy can be added to, not {rules.short(text)}")
     return Path(text)

@@ -27,6 +27,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def sentence(text: str) -> str:
+    """A phrase with a capital letter and a full stop. `text`: not empty."""
     return text[0].upper() + text[1:] + "."
 
 

@@ -88,7 +88,7 @@ def sample_command(args: argparse.Namespace) -> None:
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
-    """minigen evaluate RUN"""
+    """minigen evaluate RUN     Raises ConfigError for too few samples to score, or more than there are."""
     from ..training.figures import count_active_units, estimate, estimators, has_active_units, likelihood, mode_line, some
     from ..training.progress import Progress, say_when_compiling
     from ..training.quality import code_score
@@ -163,7 +163,7 @@ def compare_command(args: argparse.Namespace) -> None:
 
 
 def classifier_command(args: argparse.Namespace) -> None:
-    """minigen classifier --data NAME"""
+    """minigen classifier --data NAME     Raises ConfigError for data without classes."""
     import time
 
     from ..data import load

@@ -83,10 +83,14 @@ def running(**changes: Any) -> Iterator[Mode]:
 
 
 class Dim(ctypes.Structure):
+    """Three sizes, as CUDA's dim3."""
+
     _fields_ = (("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint))
 
 
 class Range(ctypes.Structure):
+    """The first address of a piece of memory, and the one behind its last."""
+
     _fields_ = (("begin", ctypes.c_void_p), ("end", ctypes.c_void_p))
 
 
@@ -200,6 +204,7 @@ class Library:
         return names if len(names) == count else [f"argument {i}" for i in range(count)]
 
     def run(self, kernel: Kernel, grid: Size, block: Size, args: Sequence[Any], shared: int, mode: Mode) -> None:
+        """Launch a kernel on arrays and numbers, and wait for it. Raises what the checker found, and where."""
         memory = Memory(args, guarded=self.checked)
         places = [ctypes.c_void_p(memory.address(a)) if isinstance(a, np.ndarray) else np.array(a) for a in args]
         pointers = [p.ctypes.data if isinstance(p, np.ndarray) else ctypes.addressof(p) for p in places]
@@ -250,6 +255,7 @@ class Memory:
         return next(i for i, (begin, end) in enumerate(self.pieces) if begin <= first and after <= end)
 
     def address(self, array: np.ndarray) -> int:
+        """Where the first element of an array lies in the memory that the kernel sees."""
         i = self.piece(array)
         return self.ranges[i][0] + array.ctypes.data - self.pieces[i][0]
 

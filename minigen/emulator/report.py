@@ -28,6 +28,8 @@ class KernelError(RuntimeError):
 
 
 class Index(ctypes.Structure):
+    """Three indices, as CUDA's threadIdx."""
+
     _fields_ = (("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint))
 
     def __str__(self) -> str:
@@ -35,6 +37,8 @@ class Index(ctypes.Structure):
 
 
 class Place(ctypes.Structure):
+    """A line of a kernel's source."""
+
     _fields_ = (("file", ctypes.c_char_p), ("line", ctypes.c_int))
 
     def __str__(self) -> str:
@@ -54,6 +58,7 @@ class Party(ctypes.Structure):
 
     @property
     def does(self) -> str:
+        """ "reads", "writes" or "updates atomically"."""
         return "updates atomically" if self.atomic else "writes" if self.write else "reads"
 
 

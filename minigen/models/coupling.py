@@ -44,7 +44,10 @@ class Coupling(Bijection):
         return self._join(a, self.transform(b, self._parameters(a), inverse=True)[0])
 
     def transform(self, b: Half, parameters: Tensor, inverse: bool) -> tuple[Half, Half]:
-        """g, or its inverse, and the logarithm of its slope.     (N, ..., C_b), (N, ..., C_b, outputs) -> two like b"""
+        """g, or its inverse, and the logarithm of its slope.     (N, ..., C_b), (N, ..., C_b, outputs) -> two like b
+
+        Raises TypeError if no subclass defines it.
+        """
         raise TypeError(f"{type(self).__name__} defines no transform()")
 
     def _parameters(self, a: Half) -> Tensor:
@@ -121,6 +124,11 @@ def spline(data_shape: tuple[int, ...], config: SplineConfig, rng: Generator) ->
 def coupling_flow(
     name: str, data_shape: tuple[int, ...], config: RealNVPConfig, rng: Generator, coupling: Callable, outputs: int
 ) -> Flow:
+    """ActNorm, and then `config.couplings` couplings that change one half and the other in turn.
+
+    coupling(network, channels, flip) makes one; its network has so many outputs for each channel that is changed. For points,
+    data_shape (D,): raises ValueError for images.
+    """
     channels = points(name, data_shape)
     layers: list[Bijection] = [ActNorm(channels)]
     for i in range(config.couplings):

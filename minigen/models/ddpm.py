@@ -283,7 +283,7 @@ class DDPM2dConfig(DDPMConfig):
 
 @register("ddpm2d", DDPM, DDPM2dConfig, "diffusion of points in the plane, with a small network")
 def mlp_ddpm(data_shape: tuple[int, ...], config: DDPM2dConfig, rng: Generator) -> DDPM:
-    """For points only."""
+    """For points only. Raises ValueError for images."""
     if len(data_shape) != 1:
         raise ValueError(f"ddpm2d models points, not data of shape {data_shape}; ddpm takes images")
     return DDPM(MLP(data_shape[0], config.base, config.classes, rng), data_shape, config)
@@ -291,7 +291,7 @@ def mlp_ddpm(data_shape: tuple[int, ...], config: DDPM2dConfig, rng: Generator) 
 
 @register("ddpm", DDPM, DDPMConfig, "diffusion of images, with a U-Net")
 def unet_ddpm(data_shape: tuple[int, ...], config: DDPMConfig, rng: Generator) -> DDPM:
-    """For images whose sides are multiples of 4."""
+    """For images whose sides are multiples of 4. Raises ValueError for points, and for sides that 4 does not divide."""
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
         raise ValueError(f"ddpm needs images with sides that 4 divides, not data of shape {data_shape}; ddpm2d takes points")
     return DDPM(UNet(data_shape[2], config.base, config.classes, rng), data_shape, config)

@@ -28,6 +28,7 @@ class Uniform(Module):
     """u ~ U[0, 1).     sample(x, rng): x (N, H, W, C) levels -> u like x, log q(u|x) (N,) nats"""
 
     def sample(self, x: np.ndarray, rng: Generator) -> tuple[Tensor, Tensor]:
+        """x: (N, H, W, C) levels  ->  u like x, in [0, 1), and log q(u|x) = 0, (N,) nats."""
         return Tensor(rng.uniform(x.shape, dtype=x.dtype)), Tensor(np.zeros(len(x), x.dtype, like=x))
 
 
@@ -48,6 +49,7 @@ class Variational(Module):
         )
 
     def sample(self, x: np.ndarray, rng: Generator) -> tuple[Tensor, Tensor]:
+        """x: (N, H, W, C) levels  ->  u like x, in (0, 1), and log q(u|x), (N,) nats."""
         output = self.network(Tensor(x / x.dtype.type(self.levels) - x.dtype.type(0.5)))  # (N, H, W, 2 C)
         mu, s = output[..., : x.shape[-1]], ops.tanh(output[..., x.shape[-1] :]) + SPREAD
         eps = rng.normal(x.shape, dtype=x.dtype)

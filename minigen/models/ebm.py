@@ -268,7 +268,7 @@ class EBM2dConfig(EBMConfig):
 
 @register("ebm2d", EBM, EBM2dConfig, "energy of points in the plane, with an exact density")
 def mlp_ebm(data_shape: tuple[int, ...], config: EBM2dConfig, rng: Generator) -> EBM:
-    """For points only."""
+    """For points only. Raises ValueError for images."""
     if len(data_shape) != 1:
         raise ValueError(f"ebm2d models points, not data of shape {data_shape}; ebm takes images")
     h = config.hidden
@@ -287,6 +287,7 @@ def conv_ebm(data_shape: tuple[int, ...], config: EBMConfig, rng: Generator) -> 
     """Convolutions of stride 2 down to 3 x 3 or less, each but the fourth with twice the channels; SiLU; one hidden layer.
 
     28 -> 16 -> 8 -> 4 -> 2 and 492,641 parameters;  14 -> 9 -> 4 -> 2;  8 -> 6 -> 3
+    Raises ValueError for points, and for images below 4 x 4.
     """
     if len(data_shape) != 3 or min(data_shape[:2]) < 4:
         raise ValueError(f"ebm needs images of at least 4 x 4, not data of shape {data_shape}; ebm2d takes points")

@@ -87,9 +87,11 @@ class Bijection(Module):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (N, ...)  ->  z: (N, ...), and log |det ∂z/∂x|, (N,) nats or a scalar. TypeError if no subclass defines it."""
         raise TypeError(f"{type(self).__name__} defines no forward()")
 
     def inverse(self, z: Tensor) -> Tensor:
+        """z: (N, ...)  ->  x, with forward(x) = z. TypeError if no subclass defines it."""
         raise TypeError(f"{type(self).__name__} defines no inverse()")
 
 

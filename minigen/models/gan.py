@@ -82,10 +82,12 @@ class GANConfig(ModelConfig):
 
     @property
     def discriminator_norm(self) -> str:
+        """What `norm` means: "spectral", "batch" or "none"."""
         return LOSSES[self.loss].norm if self.norm == "auto" else self.norm
 
     @property
     def r1_weight(self) -> float:
+        """What `r1` means: the weight gamma, 0 for no penalty."""
         return self.r1 or 0.0
 
 
@@ -222,6 +224,7 @@ def mlp_gan(data_shape: tuple[int, ...], config: GAN2dConfig, rng: Generator) ->
     """Three hidden layers in each network. For points only.
 
     The second and third start as He 2015 says: with smaller weights a discriminator is too smooth for narrow modes for long.
+    Raises ValueError for images.
     """
     if len(data_shape) != 1:
         raise ValueError(f"gan2d models points, not data of shape {data_shape}; dcgan takes images")
@@ -252,6 +255,7 @@ def dcgan(data_shape: tuple[int, ...], config: DCGANConfig, rng: Generator) -> G
     """Convolutions of stride 2, and transposed ones   (Radford 2016, https://arxiv.org/abs/1511.06434, sec. 3).
 
     Batch norm in all layers of the generator but the last. Height and width must be multiples of 4.
+    Raises ValueError for points, and for sides that 4 does not divide.
     """
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
         raise ValueError(f"dcgan needs images with sides that 4 divides, not data of shape {data_shape}; gan2d takes points")

@@ -81,6 +81,9 @@ class Model(Module):
         return x
 
     def loss(self, x: np.ndarray, rng: Generator, *args: Any, **labels: Any) -> Loss:
+        """What a training step minimises, on a batch x that `preprocess` has made. A subclass defines it, or a `train_step`;
+        raises TypeError where it has defined neither.
+        """
         raise TypeError(f"{type(self).__name__} has no single loss: it writes its own train_step")
 
     def optimizers(self) -> dict[str, Optimizer]:

@@ -102,7 +102,7 @@ class NCSN2dConfig(NCSNConfig):
 
 @register("ncsn2d", NCSN, NCSN2dConfig, "score of points in the plane at many levels of noise")
 def mlp_ncsn(data_shape: tuple[int, ...], config: NCSN2dConfig, rng: Generator) -> NCSN:
-    """For points only."""
+    """For points only. Raises ValueError for images."""
     if len(data_shape) != 1:
         raise ValueError(f"ncsn2d models points, not data of shape {data_shape}; ncsn takes images")
     return NCSN(MLP(data_shape[0], config.base, 0, rng), data_shape, config)
@@ -110,7 +110,7 @@ def mlp_ncsn(data_shape: tuple[int, ...], config: NCSN2dConfig, rng: Generator) 
 
 @register("ncsn", NCSN, NCSNConfig, "score of images at many levels of noise")
 def unet_ncsn(data_shape: tuple[int, ...], config: NCSNConfig, rng: Generator) -> NCSN:
-    """For images whose sides are multiples of 4."""
+    """For images whose sides are multiples of 4. Raises ValueError for points, and for sides that 4 does not divide."""
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
         raise ValueError(f"ncsn needs images with sides that 4 divides, not data of shape {data_shape}; ncsn2d takes points")
     return NCSN(UNet(data_shape[2], config.base, 0, rng), data_shape, config)

@@ -76,6 +76,7 @@ class Schedule:
 
     @property
     def T(self) -> int:
+        """How many steps there are."""
         return len(self.alpha_bar) - 1
 
     @cached_property

@@ -50,9 +50,11 @@ class LogisticMixture(Likelihood):
         self.levels, self.components, self.outputs = levels, components, 3 * components
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
+        """x: (N, H, W, C) in [0, 1]  ->  levels 0 .. L-1, of the same shape and dtype."""
         return grey_levels(x, self.levels)
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
+        """Levels 0 .. L-1  ->  what a network is given: [-1, 1]."""
         return x * (2 / (self.levels - 1)) - 1
 
     def log_prob(self, x: np.ndarray, output: Tensor) -> Tensor:
@@ -82,6 +84,7 @@ class LogisticMixture(Likelihood):
         return (pi / pi.sum(axis=-1, keepdims=True) * _sigmoid((ends - mu) * np.exp(-log_s))).sum(axis=-1)
 
     def images(self, x: np.ndarray) -> np.ndarray:
+        """Levels 0 .. L-1  ->  what is shown: [0, 1]."""
         return x / np.float32(self.levels - 1)
 
     def _split(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:

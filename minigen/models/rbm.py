@@ -216,7 +216,7 @@ def _states(n: int) -> np.ndarray:
 
 @register("rbm", RBM, RBMConfig, "restricted Boltzmann machine of black and white images")
 def rbm(data_shape: tuple[int, ...], config: RBMConfig, rng: Generator) -> RBM:
-    """For images only."""
+    """For images only. Raises ValueError for points."""
     if len(data_shape) != 3:
         raise ValueError(f"rbm models black and white images, not data of shape {data_shape}; ebm2d takes points")
     return RBM(data_shape, config, rng)

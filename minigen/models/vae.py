@@ -152,12 +152,15 @@ class Likelihood(Module):
     """A distribution p(x | output) over data. log_prob: (N, *data_shape), (N, *data_shape) -> (N,) nats."""
 
     def preprocess(self, x: np.ndarray, rng: Generator) -> np.ndarray:
+        """What the model sees of a batch of data, (N, *data_shape): the data themselves, unless a subclass draws."""
         return x
 
     def log_prob(self, x: np.ndarray, output: Tensor) -> Tensor:
+        """log p(x | output), (N,) nats, of x and output: (N, *data_shape). TypeError if no subclass defines it."""
         raise TypeError(f"{type(self).__name__} defines no log_prob()")
 
     def mean(self, output: Tensor) -> np.ndarray:
+        """E[x | output], (N, *data_shape), as an array. TypeError if no subclass defines it."""
         raise TypeError(f"{type(self).__name__} defines no mean()")
 
     def sample(self, output: Tensor, rng: Generator) -> np.ndarray:
@@ -239,7 +242,10 @@ class VAEConfig(BoundConfig):
 
 @register("vae", VAE, VAEConfig, "small convolutional VAE")
 def conv_vae(data_shape: tuple[int, ...], config: VAEConfig, rng: Generator) -> VAE:
-    """Two convolutions of stride 2 and one hidden layer, and the mirror image. Height and width must be multiples of 4."""
+    """Two convolutions of stride 2 and one hidden layer, and the mirror image. Height and width must be multiples of 4.
+
+    Raises ValueError for points, and for sides that 4 does not divide.
+    """
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
         raise ValueError(f"vae needs images whose sides are multiples of 4, not data of shape {data_shape}; vae-mlp takes any")
     height, width, channels = data_shape

@@ -39,15 +39,22 @@ class Recorder:
         self.environment = folder / "environment.json"
         self.saved = run.step or None  # the step whose state, as it is, has been saved
         self.before = files.read_json(self.environment) if self.environment.exists() else {}
-        lines = files.read_lines(self.metrics) if self.metrics.exists() else []
-        self.lines = [line for i, line in enumerate(lines) if self._stays(line, i + 1)]
+        config = folder / "config.json"
+        self.settings = files.read_json(config) if config.exists() else None  # with which the run was made that is resumed
+        self.begun = run.step  # where it is resumed
+        self.found = files.read_lines(self.metrics) if self.metrics.exists() else []
+        self.lines = [line for i, line in enumerate(self.found) if self._stays(line, i + 1)]
 
     def start(self) -> None:
-        """Prepare the folder. What was written after the checkpoint that is resumed from will be written again."""
+        """Prepare the folder. What was written after the checkpoint that is resumed from will be written again.
+
+        The new settings of a resumed run, its learning rate say, are written with the first checkpoint that was made with them.
+        """
         folder, now = self.folder, environment(self.run)
         files.make_folder(folder)
         files.remove_orphans(folder)
-        files.write_json(folder / "config.json", self.run.config.to_json())  # first: with it, the run can be resumed
+        if self.settings is None:
+            self._write_settings(self.run.config.to_json())  # first: with it, the run can be resumed
         files.remove_orphans(files.make_folder(folder / "figures"))
         for name in CHANGES_BITS:
             if isinstance(self.before, dict) and self.before.get(name, now[name]) != now[name]:
@@ -105,8 +112,21 @@ class Recorder:
         if self.saved != self.run.step:
             state = self.run.state()
             _require_sound(state["model"], self.run.step)
+            if self.settings is not None:
+                self._write_settings(self.run.config.to_json())
             self.checkpoints.save(self.run.step, state, {"minigen": __version__})
             self.saved = self.run.step
+
+    def take_back(self) -> bool:
+        """The settings and metrics of before the run was resumed, if no good checkpoint was made since. Returns whether so."""
+        if self.settings is None or self.checkpoints.steps()[-1:] > [self.begun]:
+            return False
+        self._write_settings(self.settings)
+        files.write_lines(self.metrics, self.found)
+        return True
+
+    def _write_settings(self, settings: Any) -> None:
+        files.write_json(self.folder / "config.json", settings)
 
     def _write_means(self) -> None:
         timings = dict(zip(TIMINGS, (self.run.cpu_seconds, self.progress.lap()), strict=True))

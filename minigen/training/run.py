@@ -50,7 +50,8 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
 
     After Ctrl-C or SIGTERM the step is finished, the state saved, and `Interrupted` raised; after a second one it is raised at
     once. Raises ConfigError, DataError, DeviceError, FileError or CheckpointError, before anything is written, for what cannot
-    be done; FileError for what cannot be written later, having saved the state if that can be; Diverged.
+    be done; FileError for what cannot be written later, having saved the state if that can be; Diverged. What a resumed run is
+    given anew, its learning rate say, stays in config.json once a checkpoint was made with it, and not before.
     """
     progress = Progress(quiet)
     with interruption(quiet) as stop, progress, say_when_compiling(progress.say):
@@ -63,7 +64,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
         recorder.start()
         progress.start(run)
         stop.patient = True
-        with _rolled_back(run, checkpoints):
+        with _rolled_back(run, recorder):
             while run.spent < 1 and not stop.signal:
                 start = time.perf_counter()
                 terms = run.advance()
@@ -72,25 +73,31 @@ def train(config: RunConfig, folder: Path, resume: bool = False, quiet: bool = F
             recorder.save()
         stop.news = f"interrupted: saved step {run.step} in {folder}; continue with --resume"
         if not stop.signal:
-            with _rolled_back(run, checkpoints):
+            with _rolled_back(run, recorder):
                 recorder.finish()
     return run
 
 
 @contextmanager
-def _rolled_back(run: Run, checkpoints: Checkpoints) -> Iterator[None]:
+def _rolled_back(run: Run, recorder: Recorder) -> Iterator[None]:
     """Inside this block, a divergence takes the run back to its last good checkpoint, and says how to go on from there.
 
-    A checkpoint is good if the step after it was: one that the next step failed at is deleted.
+    A checkpoint is good if the step after it was, with the same learning rate: one that the next step failed at is deleted.
+    Where none is left of those made since the run was resumed, it also has its settings of before.
     """
+    checkpoints, lr = recorder.checkpoints, run.config.options.lr
+    before = lr if recorder.settings is None else RunConfig.from_json(recorder.settings).options.lr
     try:
         yield
     except Diverged as error:
-        if run.step in checkpoints.steps():
+        if run.step in checkpoints.steps() and (run.step > recorder.begun or lr == before):
             checkpoints.delete(run.step)
         steps = checkpoints.steps()
         where = f"its last good checkpoint, step {steps[-1]}" if steps else "its beginning, for there is no good checkpoint"
-        way = f"the run is back at {where}: go on with --resume --lr {run.config.options.lr / 2:g}, or less"
+        if recorder.take_back() and before != lr:
+            way = f"the run is back at {where}, and at its learning rate of before, {before:g}: go on with --resume"
+        else:
+            way = f"the run is back at {where}: go on with --resume --lr {lr / 2:g}, or less"
         raise Diverged(f"{error}; {way}") from error
 
 

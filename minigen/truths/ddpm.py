@@ -202,12 +202,15 @@ class Signs:
     """A generator whose normal draws are ±1, and whose times are all times: the same for each of the 4 signs of (x_0, ε)."""
 
     def normal(self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: Any = None) -> np.ndarray:
+        """mean ± std: +, +, -, - and so on down the first axis, the same in all others."""
         return mean + std * np.resize([1.0, 1.0, -1.0, -1.0], shape[0]).reshape(-1, 1)
 
     def integers(self, low: int, high: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Each number from low to high - 1 four times in a row, and then again from the start: (N,)."""
         return low + (np.arange(shape[0]) // 4) % (high - low)
 
     def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = None) -> np.ndarray:
+        """The lower end, everywhere."""
         return np.full(shape, low)
 
 
@@ -218,6 +221,7 @@ class Impulses:
         self.calls = 0
 
     def normal(self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: Any = None) -> np.ndarray:
+        """mean, but mean + std for the sample whose turn it is: (N, 1)."""
         self.calls += 1
         unit = (np.arange(shape[0]) == self.calls - 1).astype(np.float64)[:, None]
         return mean + std * unit

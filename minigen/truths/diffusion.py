@@ -90,6 +90,7 @@ class FinitePoints:
         return weights / weights.sum(axis=1, keepdims=True) @ self.points
 
     def eps(self, x: np.ndarray, alpha_bar: float) -> np.ndarray:
+        """E[ε | x_t], the noise that the best network predicts: (x_t - √ᾱ E[x_0 | x_t]) / √(1 - ᾱ).     (N, D) -> (N, D)"""
         return (x - math.sqrt(alpha_bar) * self.x0(x, alpha_bar)) / math.sqrt(1 - alpha_bar)
 
 

@@ -68,9 +68,11 @@ class Quantiles:
     """A generator whose normal numbers are the quantiles of the normal distribution: (n, 1) each time the same."""
 
     def normal(self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
+        """The quantiles of N(mean, std²) in the middle of N equal parts, from low to high along the first axis."""
         return np.broadcast_to(mean + std * _quantiles(shape[0]), shape)
 
     def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
+        """The quantiles of U[low, high) in the middle of N equal parts, from low to high along the first axis."""
         return np.broadcast_to(low + (high - low) * ndtr(_quantiles(shape[0])).reshape(-1, *[1] * (len(shape) - 1)), shape)
 
 

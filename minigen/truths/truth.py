@@ -33,6 +33,7 @@ class Finding:
 
     @property
     def holds(self) -> bool:
+        """Whether the value is as near to the expected one as the tolerance asks. A NaN is not."""
         return abs(self.value - self.expected) <= self.tolerance  # a NaN does not hold
 
     @property

@@ -119,6 +119,57 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path
     assert [line["step"] for line in metrics(tmp_path / "run")] == [2, 4, 6, 6, 8, 10, 12, 12]
 
 
+def diverging_with_a_large_rate(monkeypatch, steps):
+    """Tiny, whose loss is NaN from so many steps on with a learning rate above 1."""
+
+    def train_step(self, x, rng, optimizers):
+        large = next(iter(optimizers.values())).lr > 1
+        self.steps = getattr(self, "steps", 0) + large
+        terms = kept(self, x, rng, optimizers)
+        return {"elbo": float("nan")} if self.steps > steps else terms
+
+    kept = Tiny.train_step
+    monkeypatch.setattr(Tiny, "train_step", train_step)
+
+
+def texts(folder):
+    """What a run's folder holds: its files and their contents."""
+    return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file() and f.name != "environment.json"}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_resumed_run_that_diverges_leaves_the_run_as_it_was(steps, tmp_path, bare, monkeypatch, capsys):
+    """After no step, after one or two, which are not saved, or after three, of which nothing good can come."""
+    options = [*OPTIONS[2:], "--checkpoint-every", "3"]
+    assert minigen(tmp_path, "--steps", "6", *options) == 0
+    before = texts(tmp_path)
+    diverging_with_a_large_rate(monkeypatch, steps)
+    assert minigen(tmp_path, "--resume", "--lr", "10", "--steps", "20") == 1
+    way = "back at its last good checkpoint, step 6, and at its learning rate of before, 0.001: go on with --resume\n"
+    assert one_line(capsys).endswith(way)
+    if steps == 3:
+        before = {name: text for name, text in before.items() if name.name != "step-00000003.ckpt"}  # two are kept: 6 and 9
+    assert texts(tmp_path) == before
+
+
+def test_a_resumed_run_that_diverges_later_keeps_what_it_learned_and_how(tmp_path, bare, monkeypatch, capsys):
+    assert minigen(tmp_path, "--steps", "6", *OPTIONS[2:], "--checkpoint-every", "3") == 0
+    diverging_with_a_large_rate(monkeypatch, 5)
+    assert minigen(tmp_path, "--resume", "--lr", "10", "--steps", "20") == 1
+    assert one_line(capsys).endswith("back at its last good checkpoint, step 9: go on with --resume --lr 5, or less\n")
+    assert files.read_json(tmp_path / "config.json")["options"]["lr"] == 10
+
+
+def test_settings_that_nothing_was_saved_with_are_not_kept(tmp_path, bare, monkeypatch):
+    """Whatever stops a resumed run before its first checkpoint: a bug, say."""
+    assert minigen(tmp_path, *OPTIONS) == 0
+    before = files.read_json(tmp_path / "config.json")
+    monkeypatch.setattr(Tiny, "loss", lambda self, x, rng: {}["a bug"])
+    with pytest.raises(KeyError):
+        minigen(tmp_path, "--resume", "--lr", "10", "--steps", "20")
+    assert files.read_json(tmp_path / "config.json") == before
+
+
 def test_a_model_that_is_no_longer_finite_is_not_saved(tmp_path, bare, monkeypatch, capsys):
     """The last update may break a model whose loss was still finite: the checkpoint of that step would be of no use."""
 
