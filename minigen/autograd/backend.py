@@ -159,6 +159,7 @@ EMULATOR = "minigen.emulator"  # the one room above that is used here, and only 
 STAND_IN = f"{EMULATOR}.cupy"  # takes CuPy's place where there is no GPU
 
 _package = CUPY
+FORGETS: list[Callable[[], None]] = []  # what to call when another package holds the arrays: see `_use`
 
 
 class emulate:  # like set_backend: for the process, or for a `with` block
@@ -188,10 +189,8 @@ def _use(package: str) -> None:
     if package == _package:
         return
     _package = package
-    for kernel in KERNELS.values():
-        source = getattr(sys.modules.get(f"{kernel.family}.cuda"), "source", None)
-        if source is not None:
-            source.forget()
+    for forget in FORGETS:
+        forget()
 
 
 DEVICES = ("cpu", "cuda", "cuda-emu")
@@ -273,6 +272,8 @@ def move(array: Any, device: str) -> Any:
     problem = cuda_problem()
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")
+    if cupy().cuda.get_current_stream().is_capturing():  # a graph would read the host's memory, whatever is there by then
+        raise DeviceError("an array is copied to the GPU while a step is recorded: pass it to the step, or make it before")
     return cupy().asarray(array)
 
 
