@@ -269,6 +269,8 @@ def move(array: Any, device: str) -> Any:
         raise ValueError(f"unknown device {device!r}: choose 'cpu' or 'cuda'")
     if device == "cpu":
         return array if isinstance(array, np.ndarray | np.generic) else array.get()
+    if on_gpu(array):
+        return array
     problem = cuda_problem()
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")

@@ -122,8 +122,8 @@ class Captured:
         for (kernel, *before), (_, *now) in zip(first, last, strict=True):
             if before != now:
                 raise CaptureError(
-                    f"kernel {kernel} was launched with {_numbers(before)}, then with {_numbers(now)}: the step has a number that "
-                    "changes, which a replay would keep; have it made by minigen.autograd.dials.again"
+                    f"kernel {kernel} was launched with {_numbers(before)}, then with {_numbers(now)}: the step has a number "
+                    "that changes, which a replay would keep; have it made by minigen.autograd.dials.again"
                 )
 
 

@@ -31,6 +31,7 @@ class Dial:
         self.function, self.args = function, args
         self.where: Any = None
         self.first, self.dtype = 0, np.dtype(np.uint64)
+        self.now: Any = None
         self.turn()
 
     def turn(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,12 +19,11 @@ LIBRARIES = {  # functions that a library does, and what CuPy 14 says, or CUDA, 
     "matmul": "calling cuBLAS API during stream capture is currently unsupported",
     "sort": "Thrust waits for the device",
     "argsort": "Thrust waits for the device",
-    **{
-        name: "calling cuSOLVER API during stream capture is currently unsupported"
-        for name in ("cholesky", "det", "eigh", "inv", "qr", "slogdet", "solve", "svd")
-    },
 }
-MANY = 8  # arrays; CuPy joins more than these by one kernel, for which it copies their addresses from the host
+LIBRARIES |= dict.fromkeys(
+    ("cholesky", "det", "eigh", "inv", "qr", "slogdet", "solve", "svd"),
+    "calling cuSOLVER API during stream capture is currently unsupported",
+)
 
 
 class CUDARuntimeError(RuntimeError):
@@ -46,7 +45,7 @@ class Place(NamedTuple):
         if owner is None:
             what = f"{self.dtype}{self.shape}"
             raise CUDARuntimeError(f"{node} of a graph uses memory that was given back: an array {what} that nobody holds")
-        return np.ndarray(self.shape, self.dtype, owner.data, self.offset, self.strides)
+        return np.ndarray(self.shape, self.dtype, owner.ravel(order="K").data, self.offset, self.strides)
 
 
 class Graph:
@@ -79,14 +78,10 @@ def refuse(what: str) -> None:
         raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing: {what}")
 
 
-def refuse_library(name: str, args: Sequence[Any]) -> None:
-    """The same for functions that are done by a library, and for those that copy addresses."""
-    if _graph is None:
-        return
+def refuse_library(name: str) -> None:
+    """The same for functions that are done by a library."""
     if name in LIBRARIES:
         refuse(f"{name}: {LIBRARIES[name]}")
-    if name in ("concatenate", "stack") and len(args[0]) > MANY:
-        refuse(f"{name} of more than {MANY} arrays: their addresses are copied from the host")
 
 
 def record(name: str, work: Callable[..., Any], args: Any) -> None:

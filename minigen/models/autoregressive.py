@@ -86,7 +86,7 @@ class PixelByPixel(Model):
     def loss(self, x: np.ndarray, rng: Generator, y: np.ndarray | None = None) -> Loss:
         """What is minimised: -log p(x), or -log p(x | y), averaged over the batch."""
         log_prob = self.log_prob(x, y).mean()
-        return Loss(-log_prob, {"log_prob": log_prob.item()})
+        return Loss(-log_prob, {"log_prob": log_prob})
 
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
         """The exact value, of which there is one."""

@@ -67,6 +67,7 @@ class EBM(Model):
 
     config: EBMConfig
     notes: ClassVar[dict[str, str]] = {"log_prob": "for points in the plane only, where Z is computed by quadrature"}
+    not_captured = "it reads the energies in the middle of a step, and changes nothing where they have run apart"
 
     def __init__(self, network: Callable, data_shape: tuple[int, ...], config: EBMConfig):
         if config.chains < config.batch_size:

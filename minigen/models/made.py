@@ -69,7 +69,7 @@ class MADE(Model):
     def loss(self, x: np.ndarray, rng: Generator) -> Loss:
         """What is minimised: -log p(x), averaged over the batch."""
         log_prob = self.log_prob(x).mean()
-        return Loss(-log_prob, {"log_prob": log_prob.item()})
+        return Loss(-log_prob, {"log_prob": log_prob})
 
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
         """The exact value, of which there is one."""

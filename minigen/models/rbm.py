@@ -130,7 +130,7 @@ class RBM(Model):
             self.chains.data[...] = chains
             self.chains.mark_written()
         e_data, e_chains = self.energy(data).mean(), self.energy(chains).mean()
-        terms = {"gap": e_data.item() - e_chains.item(), "energy_data": e_data.item(), "energy_chains": e_chains.item()}
+        terms = {"gap": e_data - e_chains, "energy_data": e_data, "energy_chains": e_chains}
         return Loss(e_data - e_chains, terms)
 
     def gibbs(self, v: np.ndarray, steps: int, rng: Generator) -> np.ndarray:

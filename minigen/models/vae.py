@@ -123,14 +123,14 @@ class VAE(Model):
         config = self.config
         if config.samples > 1:
             bound = (ops.logsumexp(self.log_weights(x, config.samples, rng), axis=0) - math.log(config.samples)).mean()
-            return Loss(-bound, {"bound": bound.item()})
+            return Loss(-bound, {"bound": bound})
         elbo, log_px, kl = self.elbo(x, rng)
         if config.free_bits:
             cost = ops.maximum(ops.kl_normal(*self.encode(x)).mean(axis=0), config.free_bits).sum()  # (D,) -> ()
         else:
             cost = kl.mean()
         terms = {"elbo": elbo, "reconstruction": log_px, "kl": kl}
-        return Loss(config.beta * cost - log_px.mean(), {name: term.mean().item() for name, term in terms.items()})
+        return Loss(config.beta * cost - log_px.mean(), {name: term.mean() for name, term in terms.items()})
 
     # ---- use
 

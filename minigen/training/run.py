@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..autograd import backend
+from ..autograd.capture import CaptureError
 from ..data import DATASETS, BatchOrder, Dataset
 from ..data import load as load_data
 from ..models import MODELS, Diverged, Model, ModelConfig
@@ -35,6 +36,7 @@ from ..optim import EMA
 from ..random import Generator
 from . import files
 from .batches import Batches
+from .captured import CapturedSteps
 from .checkpoint import CheckpointError, Checkpoints, Latest, require_same
 from .config import ConfigError, RunConfig, read_config, require_finite
 from .interrupt import interruption
@@ -127,6 +129,8 @@ class Run:
         self.optimizers = self.model.optimizers()
         first = next(iter(self.optimizers.values()))
         self.ema = EMA(first.flat, config.options.ema) if config.options.ema else None
+        parts = self.model, self.rng, self.optimizers, self.ema
+        self.captured = CapturedSteps(*parts) if config.capture else None
         self.step = 0
         self.cpu_seconds = 0.0
         self.sums: dict[str, float] = {}  # of the terms that the steps report, since the last line of metrics,
@@ -163,17 +167,27 @@ class Run:
         start, compiled = time.process_time(), jit.compiling_seconds()  # what is compiled once is no part of a budget
         x, labels = self.batches()
         try:
-            terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
+            terms = self._step(x, labels)
         except Diverged as error:
             raise Diverged(f"step {self.step + 1}: {error}") from error
         require_finite(terms, self.step + 1)
-        if self.ema is not None:
-            self.ema.update()
         self.step += 1
         self.cpu_seconds += time.process_time() - start - (jit.compiling_seconds() - compiled)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
+        return terms
+
+    def _step(self, x: Any, labels: dict[str, Any]) -> dict[str, float]:
+        """Update the parameters, and their average, on a batch. Returns the terms."""
+        if self.captured is not None:
+            try:
+                return self.captured(x, labels)
+            except CaptureError as error:
+                raise ConfigError(f"--capture: {error}; leave it out, with --resume if there is a checkpoint") from error
+        terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
+        if self.ema is not None:
+            self.ema.update()
         return terms
 
     def means(self) -> dict[str, float]:
