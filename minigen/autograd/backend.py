@@ -293,6 +293,11 @@ def beside(constant: np.ndarray, array: Any) -> Any:
     return _constants[key][1]
 
 
+def alike(values: Any, array: Any) -> Any:
+    """An array, on the device of another."""
+    return move(values, "cuda" if on_gpu(array) else "cpu")
+
+
 def assign(target: Any, values: Any) -> None:
     """target[...] = values, whichever device each of the two arrays is on."""
-    target[...] = move(values, "cuda" if on_gpu(target) else "cpu")
+    target[...] = alike(values, target)

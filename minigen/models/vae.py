@@ -104,7 +104,7 @@ class VAE(Model):
         """
         if min(k, chunk) < 1:
             raise ValueError(f"log_prob_bound: k={k} samples in chunks of {chunk}: both must be at least 1")
-        log_sum = np.full(len(x), -np.inf)  # (N,) float64, of the weights so far
+        log_sum = np.full_like(x, -np.inf, shape=len(x), dtype=np.float64)  # (N,) float64, of the weights so far
         with no_grad():
             for done in range(0, k, chunk):
                 log_w = self.log_weights(x, min(chunk, k - done), rng)

@@ -96,8 +96,8 @@ def _rolled_back(run: Run, checkpoints: Checkpoints) -> Iterator[None]:
         raise Diverged(f"{error}; {way}") from error
 
 
-def load_run(folder: Path) -> Run:
-    """The run in `folder` at its newest good checkpoint, to look at. Raises CheckpointError or FileError.
+def load_run(folder: Path, device: str = "cpu") -> Run:
+    """The run in `folder` at its newest good checkpoint, to look at on a device. Raises CheckpointError, FileError, DeviceError.
 
     A newer checkpoint that is damaged is passed over with a warning on standard error.
     """
@@ -105,7 +105,8 @@ def load_run(folder: Path) -> Run:
     latest = Checkpoints(folder / "checkpoints").latest()
     _warn(latest)
     backend.set_backend(config.backend)
-    run = Run(dataclasses.replace(config, device="cpu"))  # whatever it was trained on
+    run = Run(dataclasses.replace(config, device=device, capture=False))  # whatever it was trained on
+    run.looked_on = run.device
     run.restore_model(latest)
     return run
 
@@ -136,6 +137,7 @@ class Run:
         self.sums: dict[str, float] = {}  # of the terms that the steps report, since the last line of metrics,
         self.count = 0  # and the number of these steps
         self.evaluated = 0  # the step of the last evaluation
+        self.looked_on = "cpu"  # where the model is looked at
 
     @cached_property
     def data(self) -> Dataset:
@@ -217,12 +219,12 @@ class Run:
 
     @contextmanager
     def looked_at(self) -> Iterator[Model]:
-        """The model in evaluation mode, with its averaged parameters, on the CPU: a copy of it, if the run trains on a GPU."""
+        """The model in evaluation mode, with its averaged parameters: a copy on the CPU, if the run trains on a GPU."""
         model = self.model
         model.eval()
         try:
             with self.averaged():
-                if self.device != "cpu":
+                if self.device != self.looked_on:
                     self.model = _built(self.config, Generator(0))
                     self.model.load_state_dict(model.state_dict())
                     self.model.eval()
@@ -233,7 +235,7 @@ class Run:
 
     def evaluation_rng(self) -> Generator:
         """A generator for looking at the model at this step, independent of those that training uses."""
-        return Generator(self.config.seed << 64 | self.step + 1)
+        return Generator(self.config.seed << 64 | self.step + 1, self.looked_on)
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, as a checkpoint holds it: `restore` takes it over."""
