@@ -60,7 +60,7 @@ class Cache:
     def __init__(self, n: int, width: int, like: np.ndarray):
         self.n, self.width, self.like = n, width, like
         self.unknown = self._zeros((n, 1, 1, 1), np.float32)  # the input at the position: not yet drawn, and seen by no layer
-        self.image_row = self._zeros((n, 1, width, 1), np.float32)  # of the inputs: the row above, until the first pixel is drawn
+        self.image_row = self._zeros((n, 1, width, 1), np.float32)  # of inputs: the row above, until the first pixel is drawn
         self.layers: dict[Any, SimpleNamespace] = {}
         self.row = self.column = 0
 

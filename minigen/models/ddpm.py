@@ -194,8 +194,8 @@ class DDPM(Model):
         mean = self.denoise(x_1, 1)[0]  # x_0 itself: the posterior mean of step 1
         sigma = math.sqrt(self.sigma2[1])
         if self.images and self.levels:
-            there = [move(a, "cpu") for a in (x, mean)]  # the tails of a normal distribution are SciPy's
-            return move(_sum(log_discretised_normal(*there, sigma, self.levels)), rng.device)
+            x, mean = move(x, "cpu"), move(mean, "cpu")  # the tails of a normal distribution are SciPy's
+            return move(_sum(log_discretised_normal(x, mean, sigma, self.levels)), rng.device)
         return _sum(-0.5 * (np.square((x - mean) / sigma, dtype=np.float64) + LOG_2PI) - math.log(sigma))
 
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:

@@ -97,9 +97,10 @@ def _rolled_back(run: Run, checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def load_run(folder: Path, device: str = "cpu") -> Run:
-    """The run in `folder` at its newest good checkpoint, to look at on a device. Raises CheckpointError, FileError, DeviceError.
+    """The run in `folder` at its newest good checkpoint, to look at on a device.
 
-    A newer checkpoint that is damaged is passed over with a warning on standard error.
+    A newer checkpoint that is damaged is passed over with a warning on standard error. Raises CheckpointError, FileError or
+    DeviceError.
     """
     config = read_config(folder)
     latest = Checkpoints(folder / "checkpoints").latest()

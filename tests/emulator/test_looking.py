@@ -27,7 +27,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {  # at least one model of each fa
     "rbm": ("digits", {"hidden": 8, "chains": 20, "sampling_steps": 5}),
     "ebm2d": ("moons", {"chains": 100, "hidden": 16, "sampling_steps": 5}),
     "ddpm2d": ("moons", {"base": 8, "timesteps": 8}),
-    "ddpm": ("digits", {"base": 8, "timesteps": 3}),
+    "ddpm": ("digits", {"base": 8, "timesteps": 3, "sampling_steps": 3}),
     "ncsn2d": ("moons", {"base": 8, "noises": 3, "chain_steps": 2}),
     "made2d": ("moons", {"hidden": 16, "components": 2}),
     "pixelcnn": ("digits", {"channels": 4, "layers": 1}),
