@@ -19,6 +19,7 @@ import numpy as np
 
 from .autograd import Tensor
 from .autograd.backend import assign, move
+from .autograd.dials import again
 from .autograd.kernels import optim as kernels
 
 Schedule = Callable[[int], float]  # step (0, 1, 2, ...) -> learning rate
@@ -75,7 +76,10 @@ class FlatParameters:
                 )
 
     def written(self) -> None:
-        """Note that `data` was changed in place."""
+        """Note that `data` was changed in place, also by a replay."""
+        again(self._mark_written)
+
+    def _mark_written(self) -> None:
         for p in self.parameters:
             p.mark_written()
 
@@ -127,10 +131,14 @@ class Optimizer:
         self.flat.check()
         if gradients is not None:
             self.flat.gather(gradients)
+        self.update(again(self._move_on))
+        self.flat.written()
+
+    def _move_on(self) -> float:
+        """Count one step more. Returns its learning rate."""
         lr = self.current_lr
         self.steps += 1
-        self.update(lr)
-        self.flat.written()
+        return lr
 
     def update(self, lr: float) -> None:
         """Change `flat.data` and `state` by one step: subclasses say how. Raises TypeError for one that does not."""
@@ -219,7 +227,7 @@ class Adam(Optimizer):
 
     def update(self, lr: float) -> None:
         data, g, m, v = self.flat.data, self.flat.grad, self.state["m"], self.state["v"]
-        kernels.adam(data, g, m, v, self.steps, lr, *self.betas, self.eps, self.weight_decay)
+        kernels.adam(data, g, m, v, again(lambda: self.steps), lr, *self.betas, self.eps, self.weight_decay)
 
 
 def AdamW(parameters: Sequence[Tensor], lr: float | Schedule = 1e-3, weight_decay: float = 1e-2, **options: Any) -> Adam:
@@ -242,8 +250,13 @@ class EMA:
 
     def update(self) -> None:
         """Take in the parameters as they are now: call it after each optimiser step."""
-        kernels.ema(self.average, self.flat.data, min(self.decay, (1 + self.steps) / (10 + self.steps)))
+        kernels.ema(self.average, self.flat.data, again(self._move_on))
+
+    def _move_on(self) -> float:
+        """Count one update more. Returns its decay."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
+        return decay
 
     @contextmanager
     def applied(self) -> Iterator[None]:

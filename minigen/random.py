@@ -30,7 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from minigen.autograd import dials
 from minigen.autograd.backend import cupy, on_gpu
+from minigen.autograd.dials import again
 from minigen.autograd.kernels.philox import (
     philox_bernoulli,
     philox_bits,
@@ -159,8 +161,11 @@ class Generator:
 
         The seed of child i is this stream's Philox output at a counter that draws never use. Philox is a bijection of
         counters, so siblings always differ; two other relatives coincide with probability 2^-128. Splitting does not
-        change what this generator draws.
+        change what this generator draws. Raises RuntimeError in a step that is recorded: its children would be the same ones
+        at each replay.
         """
+        if dials.recording is not None:
+            raise RuntimeError("split: in a recorded step the children would be the same at each replay; split before it")
         n = _integer("n", n, 0, BLOCKS - self._children + 1)
         words = philox_bits(self._seed & HALF, self._seed >> 64, CHILDREN + self._children, 4 * n)
         self._children += n
@@ -198,14 +203,18 @@ class Generator:
             return cupy().full(p.shape, p.item(), p.dtype)  # made there: nothing has to be copied
         raise TypeError(f"bernoulli: p is an array on another device than the draws, {self.device}: move one of them with .to")
 
-    def _take(self, n: int, dtype: type) -> tuple[int, int, int, int]:
-        """(key, stream, block, n) for n draws as wide as dtype; the position moves past them."""
+    def _take(self, n: int, dtype: type) -> tuple[int, int, Any, int]:
+        """(key, stream, block, n) for n draws as wide as dtype; the position moves past them, also when they are replayed."""
+        return self._seed & HALF, self._seed >> 64, again(lambda: self._move_past(n, dtype)), n
+
+    def _move_past(self, n: int, dtype: type) -> int:
+        """The block at which n draws begin."""
         block, per_block = self._block, 16 // np.dtype(dtype).itemsize
         after = block - (-n // per_block)
         if after > BLOCKS:
             raise ValueError(f"{n} draws do not fit: the stream has 2^56 blocks and is at {block}; split off a new one")
         self._block = after
-        return self._seed & HALF, self._seed >> 64, block, n
+        return block
 
 
 # -- checks of arguments: each returns the argument in the form that kernels take --------------------------------------

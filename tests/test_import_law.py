@@ -41,7 +41,9 @@ LAW = {
     "minigen.autograd.tape": ("plan", "remedies"),
     "minigen.autograd.plan": (),  # the ground floor
     "minigen.autograd.remedies": (),
-    "minigen.autograd.kernels": ("backend",),
+    "minigen.autograd.capture": ("backend", "dials", "kernels", "tape"),
+    "minigen.autograd.kernels": ("backend", "dials"),
+    "minigen.autograd.dials": (),
     "minigen.autograd.backend": (),  # finds kernels by name, when they are first called
 }
 

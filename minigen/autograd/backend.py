@@ -159,6 +159,7 @@ EMULATOR = "minigen.emulator"  # the one room above that is used here, and only 
 STAND_IN = f"{EMULATOR}.cupy"  # takes CuPy's place where there is no GPU
 
 _package = CUPY
+FORGETS: list[Callable[[], None]] = []  # what to call when another package holds the arrays: see `_use`
 
 
 class emulate:  # like set_backend: for the process, or for a `with` block
@@ -188,10 +189,8 @@ def _use(package: str) -> None:
     if package == _package:
         return
     _package = package
-    for kernel in KERNELS.values():
-        source = getattr(sys.modules.get(f"{kernel.family}.cuda"), "source", None)
-        if source is not None:
-            source.forget()
+    for forget in FORGETS:
+        forget()
 
 
 DEVICES = ("cpu", "cuda", "cuda-emu")
@@ -270,9 +269,13 @@ def move(array: Any, device: str) -> Any:
         raise ValueError(f"unknown device {device!r}: choose 'cpu' or 'cuda'")
     if device == "cpu":
         return array if isinstance(array, np.ndarray | np.generic) else array.get()
+    if on_gpu(array):
+        return array
     problem = cuda_problem()
     if problem:
         raise DeviceError(f"cannot use device 'cuda': {problem}")
+    if cupy().cuda.get_current_stream().is_capturing():  # a graph would read the host's memory, whatever is there by then
+        raise DeviceError("an array is copied to the GPU while a step is recorded: pass it to the step, or make it before")
     return cupy().asarray(array)
 
 
@@ -290,6 +293,11 @@ def beside(constant: np.ndarray, array: Any) -> Any:
     return _constants[key][1]
 
 
+def alike(values: Any, array: Any) -> Any:
+    """An array, on the device of another."""
+    return move(values, "cuda" if on_gpu(array) else "cpu")
+
+
 def assign(target: Any, values: Any) -> None:
     """target[...] = values, whichever device each of the two arrays is on."""
-    target[...] = move(values, "cuda" if on_gpu(target) else "cpu")
+    target[...] = alike(values, target)

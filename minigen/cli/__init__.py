@@ -111,9 +111,12 @@ def build_parser() -> Parser:
         add_train_options(models.add_parser(entry.name, help=entry.summary, description=sentence(entry.summary)), entry.config)
 
     sample = command(sample_command, "draw samples from a trained run, as a picture and as arrays")
+    devices = value(str, choices=backend.DEVICES)
+    where = "where: cpu, cuda, or cuda-emu, a GPU emulated by the CPU (default: cpu)"
     sample.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/vae-digits")
     sample.add_argument("-n", type=value(int, 1, 1_000_000), default=64, metavar="N", help="how many (default: 64)")
     sample.add_argument("--seed", type=value(int, 0, 2**63 - 1), default=0, metavar="N", help="their seed (default: 0)")
+    sample.add_argument("--device", type=devices, default="cpu", metavar="NAME", help=where)
     sample.add_argument("--out", type=a_name, metavar="NAME", help="write NAME.png and NAME.npy (default: RUN/samples)")
 
     evaluate = command(evaluate_command, "evaluate a trained run on test data")
@@ -121,6 +124,7 @@ def build_parser() -> Parser:
     evaluate.add_argument("-n", type=value(int, 2), metavar="N", help="how many test samples, at random (default: all)")
     evaluate.add_argument("-k", type=value(int, 1), default=50, metavar="K", help="importance samples of a bound (default: 50)")
     how_many = "how many samples are scored; 0: none (default: 1000 images, or 2000 points)"
+    evaluate.add_argument("--device", type=devices, default="cpu", metavar="NAME", help=where)
     evaluate.add_argument("--samples", type=value(int, 0), metavar="N", help=how_many)
 
     compared = command(compare_command, "train one model of each family at one budget, and put them into one table")

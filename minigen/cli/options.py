@@ -56,7 +56,7 @@ def add_train_options(parser: Parser, config: type) -> None:
     add_fields(run, RunConfig, ["data"])
     shown = {"steps": config().steps, "threads": "all"}
     add_fields(run.add_mutually_exclusive_group(), RunConfig, BUDGET, shown)
-    add_fields(run, RunConfig, ["seed", "threads", "backend", "device"], shown)
+    add_fields(run, RunConfig, ["seed", "threads", "backend", "device", "capture"], shown)
     run.add_argument("--out", type=a_folder, metavar="FOLDER", help="where the run goes (default: runs/MODEL-DATA)")
     run.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit as if never stopped")
     add_fields(run, RunConfig, ["checkpoint_every", "evaluate_every", "log_every"])

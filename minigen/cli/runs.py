@@ -71,11 +71,11 @@ def sample_command(args: argparse.Namespace) -> None:
     from ..training.progress import Progress, say_when_compiling
     from ..training.quality import draw
 
-    run = load_run(args.run)
+    run = load_run(args.run, args.device)
     for text in run.model.remarks():
         print(text, flush=True)
     with looking_at(run) as model, say_when_compiling(Progress().say):
-        samples = draw(model, args.n, Generator(args.seed))
+        samples = draw(model, args.n, Generator(args.seed, run.looked_on))
     shown = samples[: IN_PICTURE[samples.ndim]]
     title = f"{run.config.model} on {run.config.data}, step {run.step}, seed {args.seed}"
     png = plots.image_grid(shown, title) if samples.ndim == 4 else plots.points(shown, run.test.x[: len(shown)], title)
@@ -93,7 +93,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     from ..training.progress import Progress, say_when_compiling
     from ..training.quality import code_score
 
-    run = load_run(args.run)
+    run = load_run(args.run, args.device)
     for option, n in (("-n", args.n), ("--samples", args.samples)):
         if n is not None and n > len(run.test):
             raise ConfigError(f"{option} {n}: {run.test.name} has {len(run.test)} test samples; choose at most as many")

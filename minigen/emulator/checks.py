@@ -59,6 +59,8 @@ def check_arguments(name: str, signature: list[str], args: Sequence[Any], parame
 def _problem(wanted: str, value: Any) -> str | None:
     """What is wrong with an argument, in words that follow what it is."""
     pointer, wanted = wanted.startswith("*"), wanted.lstrip("*")
+    if pointer and isinstance(value, np.uintp) and value == 0:
+        return None  # a null pointer
     if pointer != isinstance(value, np.ndarray):
         return f"where the kernel has {'a pointer' if pointer else 'a number'}"
     if not isinstance(value, np.ndarray | np.generic):

@@ -3,7 +3,8 @@
 It takes CuPy's place (backend.emulate), so that everything above it runs unchanged. It refuses what CuPy refuses: arrays of
 the two kinds in one call, and a conversion to NumPy that nobody asked for. It notices what costs time on a real device:
 `counts` has the copies to and from the device, the waits for it, and the launches. New memory holds NaN, as if it were somebody
-else's. Names are CuPy's, so that a test can look whether the real package has them; linear algebra is NumPy's.
+else's. While a graph is recorded (graphs.py) nothing is computed: `_done` is the door that all work goes through. Names are
+CuPy's, so that a test can look whether the real package has them; linear algebra is NumPy's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from . import graphs
+from .graphs import CUDARuntimeError, Event, Graph, MemoryPool, Stream, get_current_stream, get_elapsed_time, using_allocator
 from .program import Program, mode
 
 counts: Counter[str] = Counter()  # "to device", "to host", "wait", "launch"
@@ -49,6 +52,8 @@ METHODS = (
     "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take",
     "transpose", "var", "view",
 )  # fmt: skip
+
+MANY = 8  # arrays; CuPy joins more than these by one kernel, for which it copies their addresses from the host
 
 COMPARISONS = ("lt", "le", "eq", "ne", "gt", "ge")
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "matmul")
@@ -83,6 +88,7 @@ class ndarray:
     # ---- to the host: each of these waits for the device
 
     def get(self) -> np.ndarray:
+        graphs.refuse("an array is copied to the host")
         _wait()
         counts["to host"] += 1
         return self._array.copy()
@@ -120,11 +126,11 @@ class ndarray:
         return NotImplemented if own is None else own(*args, **kwargs)
 
     def __getitem__(self, index: Any) -> ndarray:
-        return ndarray(np.asarray(self._array[_index(index, reads=True)]))
+        return ndarray(np.asarray(_done("a gather", operator.getitem, (self._array, _index(index, reads=True)))))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _same_kind(value)
-        self._array[_index(index)] = _bare(value)
+        _done("a copy", operator.setitem, (self._array, _index(index), _bare(value)), writes=True)
 
     def __len__(self) -> int:
         return len(self._array)
@@ -137,20 +143,23 @@ class ndarray:
 
 
 def _method(name: str) -> Callable:
+    own = getattr(np.ndarray, name)
+
     def run(self: ndarray, *args: Any, **kwargs: Any) -> Any:
-        return _call(getattr(self._array, name), *args, **kwargs)
+        return _call(own, self, *args, **kwargs)
 
     return run
 
 
 def _operator(name: str) -> Callable:
     """`array + other` and the like; numbers are welcome, NumPy's arrays are not."""
+    own = getattr(np.ndarray, name)
 
     def run(self: ndarray, *others: Any) -> Any:
         for other in others:  # `any` is CuPy's in this file
             if not isinstance(other, ndarray | np.ndarray | np.generic | int | float):
                 return NotImplemented
-        return _call(getattr(self._array, name), *others)
+        return _call(own, self, *others)
 
     return run
 
@@ -158,7 +167,7 @@ def _operator(name: str) -> Callable:
 def _in_place(name: str) -> Callable:
     def run(self: ndarray, other: Any) -> ndarray:
         _same_kind(other)
-        getattr(operator, name)(self._array, _bare(other))
+        _done(name, getattr(operator, name), (self._array, _bare(other)), writes=True)
         return self
 
     return run
@@ -200,11 +209,52 @@ def _same_kind(*values: Any) -> None:
 
 def _call(function: Callable, *args: Any, out: Any = None, **kwargs: Any) -> Any:
     _same_kind(*args, *kwargs.values(), out)
+    name = function.__name__.strip("_")
+    graphs.refuse_library(name)
+    if name in ("concatenate", "stack") and len(args[0]) > MANY:
+        _to_device()  # their addresses
     if out is not None:
         kwargs["out"] = _bare(out)
-    with np.errstate(all="ignore"):  # a device has no warnings
-        result = function(*map(_bare, args), **{name: _bare(value) for name, value in kwargs.items()})
+    kwargs = {key: _bare(value) for key, value in kwargs.items()}
+    result = _done(name, function, tuple(map(_bare, args)), kwargs, writes=out is not None or name == "fill")
     return _dressed(result) if out is None else out
+
+
+def _done(name: str, function: Callable, args: tuple, kwargs: dict | None = None, writes: bool = False) -> Any:
+    """function(*args, **kwargs): now; or, while a graph is recorded, at each launch.
+
+    writes: it changes one of its arguments. Otherwise it is a view of one, or new memory, whose size is then found by a trial.
+    """
+
+    def work(args: tuple, kwargs: dict) -> Any:
+        with np.errstate(all="ignore"):  # a device has no warnings
+            return function(*args, **kwargs)
+
+    def fill(target: np.ndarray, args: tuple, kwargs: dict) -> None:
+        target[...] = work(args, kwargs)
+
+    kwargs = kwargs or {}
+    if not graphs.recording():
+        return work(args, kwargs)
+    if writes:
+        graphs.record(name, work, (args, kwargs))
+        return None
+    result = work(args, kwargs)
+    if isinstance(result, tuple | list) or _shares(result, (args, kwargs)):
+        return result  # views
+    result = _poisoned(np.array(result))
+    graphs.keep(result)
+    graphs.record(name, fill, (result, args, kwargs))
+    return result
+
+
+def _shares(result: Any, value: Any) -> bool:
+    """Whether a result is memory of one of the arrays in a value."""
+    if isinstance(value, np.ndarray):
+        return isinstance(result, np.ndarray) and np.may_share_memory(result, value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, tuple | list) and True in [_shares(result, v) for v in value]  # `any` is CuPy's in this file
 
 
 def _index(index: Any, reads: bool = False) -> Any:
@@ -212,13 +262,19 @@ def _index(index: Any, reads: bool = False) -> Any:
     parts = index if isinstance(index, tuple) else (index,)
     for part in parts:
         if isinstance(part, np.ndarray | list):
-            counts["to device"] += 1
+            _to_device()
         elif reads and isinstance(part, ndarray) and part.dtype == bool:
             _wait()
     return _bare(index)
 
 
+def _to_device() -> None:
+    graphs.refuse("an array is copied from the host")
+    counts["to device"] += 1
+
+
 def _wait() -> None:
+    graphs.refuse("the device is waited for")
     counts["wait"] += 1
     if not _waiting_allowed:
         raise RuntimeError("synchronisation with the device, which is forbidden here")
@@ -241,8 +297,8 @@ def allow_synchronize(allow: bool) -> Iterator[None]:
 def array(values: Any, dtype: Any = None) -> ndarray:
     """A copy on the device."""
     if isinstance(values, ndarray):
-        return ndarray(np.array(values._array, dtype))
-    counts["to device"] += 1
+        return _dressed(_done("a copy", np.array, (values._array, dtype)))
+    _to_device()
     return ndarray(np.array(values, dtype))
 
 
@@ -255,20 +311,32 @@ def asarray(values: Any, dtype: Any = None) -> ndarray:
 def ascontiguousarray(values: ndarray) -> ndarray:
     if not isinstance(values, ndarray):
         return array(values)
-    return values if values.flags.c_contiguous else ndarray(np.ascontiguousarray(values._array))
+    return values if values.flags.c_contiguous else _call(np.ascontiguousarray, values)
 
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
-    return ndarray(_poisoned(np.empty(shape, dtype)))
+    return _new(np.empty(shape, dtype))
 
 
 def empty_like(values: ndarray, **kwargs: Any) -> ndarray:
-    return ndarray(_poisoned(np.empty_like(values._array, **kwargs)))
+    return _new(np.empty_like(values._array, **kwargs))
+
+
+def _new(array: np.ndarray) -> ndarray:
+    _poisoned(array)
+    if graphs.recording():
+        graphs.keep(array)
+        graphs.record("a new array", _poisoned, (array,))
+    return ndarray(array)
 
 
 def _poisoned(array: np.ndarray) -> np.ndarray:
-    """NaN, or a strange number: what nobody has written must not look like a result."""
-    array.fill(np.nan if array.dtype.kind in "fc" else True if array.dtype.kind == "b" else 77)
+    """NaN, or a strange number: what nobody has written must not look like a result.
+
+    Integers are 0 while a graph is recorded, for they may be indices, and are tried; at a launch they are strange.
+    """
+    strange = 0 if graphs.recording() else 77
+    array.fill(np.nan if array.dtype.kind in "fc" else True if array.dtype.kind == "b" else strange)
     return array
 
 
@@ -323,9 +391,16 @@ class RawModule:
             self._program.signature(name)  # raises for one that is not there
 
         def launch(grid: tuple, block: tuple, args: tuple, *, shared_mem: int = 0) -> None:
-            counts["launch"] += 1
             _same_kind(*args)
-            self._program.launch(name, grid, block, _bare(args), shared_mem)
+
+            def work(*args: Any) -> None:
+                counts["launch"] += 1
+                self._program.launch(name, grid, block, args, shared_mem)
+
+            if graphs.recording():
+                graphs.record(f"kernel {name}", work, _bare(args))
+            else:
+                work(*_bare(args))
 
         return launch
 
@@ -343,10 +418,6 @@ class RawKernel:
 # ---- the device itself
 
 
-class CUDARuntimeError(RuntimeError):
-    """As CuPy's."""
-
-
 class Device:
     """The one there is."""
 
@@ -360,6 +431,13 @@ class Device:
 VERSION = 13000
 cuda = _namespace(
     Device=Device,
+    Event=Event,
+    Graph=Graph,
+    MemoryPool=MemoryPool,
+    Stream=Stream,
+    get_current_stream=get_current_stream,
+    get_elapsed_time=get_elapsed_time,
+    using_allocator=using_allocator,
     nvrtc=_namespace(getVersion=lambda: (VERSION // 1000, 0)),
     runtime=_namespace(
         CUDARuntimeError=CUDARuntimeError,

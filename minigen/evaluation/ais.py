@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..autograd.backend import move
 from ..random import Generator
 
 CHAINS = 100
@@ -64,7 +65,7 @@ def log_partition(path: Path, betas: np.ndarray, chains: int, rng: Generator) ->
         raise ValueError(f"AIS needs temperatures that rise from 0 to 1 and at least 2 chains, not {betas} and {chains}")
     x, log_w = path.start(chains, rng), np.zeros(chains)
     for before, beta in pairwise(betas):
-        log_w += path.log_f(x, beta) - path.log_f(x, before)
+        log_w += move(path.log_f(x, beta) - path.log_f(x, before), "cpu")
         if beta < 1:
             x = path.transition(x, beta, rng)
     w = np.exp(log_w - log_w.max())

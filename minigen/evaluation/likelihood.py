@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import no_grad
+from ..autograd.backend import move
 from ..random import Generator
 
 
@@ -101,4 +102,4 @@ def active_units(encode: Callable[[np.ndarray], Any], x: np.ndarray, threshold: 
     """
     with no_grad():
         mu, _ = encode(x)
-    return int((np.asarray(mu.data, np.float64).var(axis=0) > threshold).sum())
+    return int((np.asarray(move(mu.data, "cpu"), np.float64).var(axis=0) > threshold).sum())

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
+from ..autograd.backend import alike, move
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option, other_default
 from .pixels import Binary, LogisticMixture
@@ -78,7 +79,7 @@ class PixelByPixel(Model):
         y: (N,) labels, for log p(x | y). A model that knows labels and gets none adds over them: log Σ_y p(x | y)/classes.
         """
         if self.classes and y is None:
-            each = [self.log_prob(x, np.full(len(x), label)) for label in range(self.classes)]
+            each = [self.log_prob(x, alike(np.full(len(x), label), x)) for label in range(self.classes)]
             return ops.logsumexp(ops.stack(each), axis=0) - math.log(self.classes)
         output = self.network(Tensor(self.pixels.inputs(x)), y)  # (N, H, W, P)
         return self.pixels.log_prob(x, output)  # proved by: truths ar-sum, causal
@@ -86,7 +87,7 @@ class PixelByPixel(Model):
     def loss(self, x: np.ndarray, rng: Generator, y: np.ndarray | None = None) -> Loss:
         """What is minimised: -log p(x), or -log p(x | y), averaged over the batch."""
         log_prob = self.log_prob(x, y).mean()
-        return Loss(-log_prob, {"log_prob": log_prob.item()})
+        return Loss(-log_prob, {"log_prob": log_prob})
 
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
         """The exact value, of which there is one."""
@@ -114,7 +115,7 @@ class PixelByPixel(Model):
             raise ValueError(f"complete: known {known.shape} must be (H, W) = {self.data_shape[:2]}, true for pixels to keep")
         if self.classes and y is None:
             y = rng.integers(0, self.classes, (len(x),))
-        seen = np.where(known[..., None], self.preprocess(x, rng), np.float32(0))
+        seen = self.preprocess(move(x, rng.device), rng) * move(known[..., None].astype(np.float32), rng.device)
         u = rng.uniform((len(x), math.prod(self.data_shape)), dtype=np.float64)
         with no_grad():
             self.draw(self, seen.reshape(u.shape), known.reshape(-1), u, y)

@@ -36,7 +36,7 @@ def draw_from_cache(model: PixelByPixel, x: np.ndarray, known: np.ndarray, u: np
     pixels, an image is drawn by the definition: a whole pass, whose result for an image has the same bits in every batch.
     """
     width = model.data_shape[1]
-    cache = Cache(len(x), width)
+    cache = Cache(len(x), width, like=x)
     for i in range(int(np.flatnonzero(~known).max(initial=-1)) + 1):
         cache.move(*divmod(i, width))
         output = model.network(Tensor(cache.unknown), y, cache).data[:, 0, 0]  # (N, P)
@@ -44,7 +44,8 @@ def draw_from_cache(model: PixelByPixel, x: np.ndarray, known: np.ndarray, u: np
             below = model.pixels.below(output)  # (N, L-1)
             close = (np.abs(below - u[:, i, None]) < CLOSE).any(axis=1)
             if close.any():
-                below[close] = model.pixels.below(outputs(model, x[close], i, None if y is None else y[close]))
+                these = np.flatnonzero(close)
+                below[these] = model.pixels.below(outputs(model, x[these], i, None if y is None else y[these]))
             x[:, i] = pick(below, u[:, i])  # proved by: truth ar-sampler
         cache.tell(model.pixels.inputs(x[:, i]))
 
@@ -53,14 +54,18 @@ class Cache:
     """What the layers of a network have seen of n images, up to a position (row, column).
 
     Each layer that looks beyond its own position keeps what it needs here, under its own name: itself.
+    like: an array on the device where that is to be.
     """
 
-    def __init__(self, n: int, width: int):
-        self.n, self.width = n, width
-        self.unknown = np.zeros((n, 1, 1, 1), np.float32)  # the input at the position: not yet drawn, and seen by no layer
-        self.image_row = np.zeros((n, 1, width, 1), np.float32)  # of the inputs: the row above, until the first pixel is drawn
+    def __init__(self, n: int, width: int, like: np.ndarray):
+        self.n, self.width, self.like = n, width, like
+        self.unknown = self._zeros((n, 1, 1, 1), np.float32)  # the input at the position: not yet drawn, and seen by no layer
+        self.image_row = self._zeros((n, 1, width, 1), np.float32)  # of inputs: the row above, until the first pixel is drawn
         self.layers: dict[Any, SimpleNamespace] = {}
         self.row = self.column = 0
+
+    def _zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.zeros_like(self.like, shape=shape, dtype=dtype)
 
     def move(self, row: int, column: int) -> None:
         """The position to be computed next: they come in raster order."""
@@ -100,7 +105,7 @@ class Cache:
         """seen: (rows above and the own one, W and the padding, N, c_in): a position of all images lies together."""
         weight = layer.weight.data * layer.mask.data
         return SimpleNamespace(
-            seen=np.zeros((layer.above + 1, self.width + 2 * layer.side, self.n, c_in), weight.dtype),
+            seen=self._zeros((layer.above + 1, self.width + 2 * layer.side, self.n, c_in), weight.dtype),
             left=weight[-1, : layer.side + layer.own],  # of the last row, what is not masked
             above=weight[:-1],
             sees_image=not layer.own,
@@ -109,7 +114,7 @@ class Cache:
 
     def _from_above(self, layer: CausalConv, memory: SimpleNamespace) -> np.ndarray:
         """Bias and rows above, for the row.     -> (W, N, c_out)"""
-        y = np.zeros((self.width, self.n, layer.weight.shape[-1]), memory.seen.dtype) + layer.bias.data
+        y = self._zeros((self.width, self.n, layer.weight.shape[-1]), memory.seen.dtype) + layer.bias.data
         for seen, weights in zip(memory.seen[:-1], memory.above, strict=True):
             for j, weight in enumerate(weights):
                 y += seen[j : j + self.width] @ weight
@@ -128,7 +133,7 @@ class Cache:
         """The row x, (N, 1, W, c), under the rows above it that the layer sees.     -> (N, above + 1, W, c)"""
         memory = self.memory(layer)
         if self.row == 0:
-            memory.rows = np.zeros((self.n, layer.above, *x.shape[2:]), x.dtype)
+            memory.rows = self._zeros((self.n, layer.above, *x.shape[2:]), x.dtype)
         rows = np.concatenate([memory.rows, x.data], axis=1)
         memory.rows = rows[:, 1:]
         return Tensor(rows)
@@ -141,7 +146,7 @@ class Cache:
         """The step of a Row LSTM at the position.     gates: (N, 1, 1, 4 c), those from its input -> h (N, 1, 1, c)"""
         memory, here = self.memory(layer), slice(self.column, self.column + 1)
         if self.row == self.column == 0:
-            memory.h, memory.cell = (np.zeros((self.n, 1, self.width, layer.c), gates.dtype) for _ in range(2))
+            memory.h, memory.cell = (self._zeros((self.n, 1, self.width, layer.c), gates.dtype) for _ in range(2))
         if self.column == 0:
             memory.gates = layer.from_state(Tensor(memory.h))  # (N, 1, W, 4 c): of the whole row above
         h, cell = layer.step(gates + memory.gates[:, :, here], Tensor(memory.cell[:, :, here]))

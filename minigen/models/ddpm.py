@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
+from ..autograd.backend import alike, beside, move
 from ..nn import Embedding, Linear, Module, init
 from ..random import Generator
 from . import probability_flow
@@ -93,7 +94,8 @@ class DDPM(Model):
 
     def time(self, t: float | np.ndarray, x: np.ndarray | Tensor) -> np.ndarray:
         """u = t/T for each sample, as the network wants it.     -> (N,)"""
-        return np.broadcast_to(shaped(t / self.schedule.T, x).reshape(-1), (len(x),))
+        u = np.broadcast_to(shaped(t / self.schedule.T, x).reshape(-1), (len(x),))
+        return alike(u, x.data if isinstance(x, Tensor) else x)
 
     # ---- one step back
 
@@ -104,7 +106,7 @@ class DDPM(Model):
         """
         if not self.classes:
             return self._run(x, t, None)
-        none = np.full(len(x), self.classes)
+        none = alike(np.full(len(x), self.classes), x)
         if y is None or not self.config.guidance:
             return self._run(x, t, none if y is None else y)
         w = self.config.guidance
@@ -183,7 +185,7 @@ class DDPM(Model):
         x_t = schedule.q_sample(x, t, rng.normal(x.shape, dtype=x.dtype))
         x0, _ = self.denoise(x_t, t)
         miss = _sum(np.square(schedule.posterior_mean(x, x_t, t) - schedule.posterior_mean(x0, x_t, t), dtype=np.float64))
-        right, own = schedule.beta_tilde[t], self.sigma2[t]  # (N,)
+        right, own = (beside(table, t)[t] for table in (schedule.beta_tilde, self.sigma2))  # (N,)
         return 0.5 * (math.prod(self.data_shape) * (np.log(own / right) - 1 + right / own) + miss / own)
 
     def _log_decoder(self, x: np.ndarray, rng: Generator) -> np.ndarray:
@@ -192,7 +194,8 @@ class DDPM(Model):
         mean = self.denoise(x_1, 1)[0]  # x_0 itself: the posterior mean of step 1
         sigma = math.sqrt(self.sigma2[1])
         if self.images and self.levels:
-            return _sum(log_discretised_normal(x, mean, sigma, self.levels))
+            x, mean = move(x, "cpu"), move(mean, "cpu")  # the tails of a normal distribution are SciPy's
+            return move(_sum(log_discretised_normal(x, mean, sigma, self.levels)), rng.device)
         return _sum(-0.5 * (np.square((x - mean) / sigma, dtype=np.float64) + LOG_2PI) - math.log(sigma))
 
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
@@ -217,7 +220,7 @@ class DDPM(Model):
             volume = math.prod(self.data_shape) * math.log(2 * half)
 
         def eps(x: Tensor, t: float, a: float, b: float) -> Tensor:
-            y = np.full(len(x), self.classes) if self.classes else None
+            y = alike(np.full(len(x), self.classes), x.data) if self.classes else None
             return x0_and_eps(self.config.prediction, self.network(x, self.time(t, x), y), x, a, b)[1]
 
         return volume + probability_flow.log_prob(eps, self.schedule, x, steps, rng)

@@ -66,7 +66,7 @@ class Flow(Model):
     def loss(self, x: np.ndarray, rng: Generator) -> Loss:
         """What is minimised: -log p(x), averaged over the batch."""
         log_prob = self.log_prob(x).mean()
-        return Loss(-log_prob, {"log_prob": log_prob.item()})
+        return Loss(-log_prob, {"log_prob": log_prob})
 
     def sample(self, n: int, rng: Generator) -> np.ndarray:
         """x = f⁻¹(z) for n codes z ~ N(0, I): exact, and in one pass where f⁻¹ takes one.     -> (n, *data_shape)"""

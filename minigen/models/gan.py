@@ -117,9 +117,9 @@ class GAN(Model):
 
     # ---- the game
 
-    def train_step(
+    def update(
         self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer], **labels: np.ndarray
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """A step of the discriminator, and, after every `discriminator_steps` of those, one of the generator   (G14 alg. 1).
 
         Each takes the gradients of its own parameters only: the other's are neither computed nor touched.
@@ -133,6 +133,10 @@ class GAN(Model):
             optimizers["generator"].step(grad(self.generator_loss(len(x), rng), self.generator.parameters()))
         return loss.terms
 
+    def phase(self, optimizers: dict[str, Optimizer]) -> int:
+        """1 where the next step is one of the generator, too."""
+        return int((optimizers["discriminator"].steps + 1) % self.config.discriminator_steps == 0)
+
     def discriminator_loss(self, x: np.ndarray, fake: np.ndarray, rng: Generator) -> Loss:
         """What the discriminator minimises, penalties included. Reports both losses, as they are before either step.
 
@@ -140,13 +144,13 @@ class GAN(Model):
         """
         real_logit, fake_logit = self.discriminator(x), self.discriminator(fake)  # (N,), (N,)
         loss = self.game.discriminator(real_logit, fake_logit)
-        terms = {"discriminator": loss.item(), "generator": self.game.generator(fake_logit).item()}
+        terms = {"discriminator": loss, "generator": self.game.generator(fake_logit)}
         if self.config.loss == "wgan-gp":
             penalty = gradient_penalty(self.discriminator, x, fake, rng)
-            loss, terms["penalty"] = loss + self.config.gp * penalty, penalty.item()
+            loss, terms["penalty"] = loss + self.config.gp * penalty, penalty
         if self.config.r1_weight:
             r1 = r1_penalty(self.discriminator, x)
-            loss, terms["r1"] = loss + self.config.r1_weight * r1, r1.item()
+            loss, terms["r1"] = loss + self.config.r1_weight * r1, r1
         return Loss(loss, terms)
 
     def generator_loss(self, n: int, rng: Generator) -> Tensor:

@@ -63,7 +63,7 @@ class ImageFlow(Model):
 
     def log_prob_bound(self, x: np.ndarray, k: int, rng: Generator) -> np.ndarray:
         """log 1/k Σ w over k draws of the noise, without a graph: at k = 1 the bound above, rising to log P(x).     -> (N,)"""
-        log_sum = np.full(len(x), -np.inf)
+        log_sum = np.full_like(x, -np.inf, shape=len(x), dtype=np.float64)
         with no_grad():
             for _ in range(k):
                 log_sum = np.logaddexp(log_sum, self.elbo(x, rng)[0].data)
@@ -77,7 +77,7 @@ class ImageFlow(Model):
         """What is minimised: minus the bound, averaged over the batch, in nats per value (so that lr fits any size)."""
         bound = self.elbo(x, rng)[0].mean()
         per_value = -bound / math.prod(self.data_shape)
-        return Loss(per_value, {"elbo": bound.item(), "bits_per_dim": per_value.item() / math.log(2)})
+        return Loss(per_value, {"elbo": bound, "bits_per_dim": per_value / math.log(2)})
 
     def sample(self, n: int, rng: Generator) -> np.ndarray:
         """Images, of L grey levels in [0, 1].     -> (n, H, W, C)"""

@@ -23,6 +23,7 @@ import numpy as np
 from ..autograd import Tensor, enable_grad, grad
 from ..autograd.kernels.optim import langevin_step
 from ..random import Generator
+from .model import gathered
 
 Energy = Callable[[Tensor], Tensor]
 Score = Callable[[np.ndarray, float], np.ndarray]
@@ -66,7 +67,7 @@ def mala(
         x, g = (np.where(take.reshape(-1, *[1] * (x.ndim - 1)), new, old) for new, old in ((y, x), (g_y, g)))
         e = np.where(take, e_y, e)
         shares.append(take.mean())
-    known = np.stack(shares).tolist() if shares else []  # read at the end: a GPU is waited for once
+    known = gathered(shares).tolist()  # read at the end: a GPU is waited for once
     return x, sum(share / steps for share in known)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
-from ..autograd.backend import beside
+from ..autograd.backend import beside, move
 from ..nn import Embedding, Module
 from ..random import Generator
 from .autoregressive import PixelByPixel, PixelConfig, grey_or_binary
@@ -69,7 +69,7 @@ class MADE(Model):
     def loss(self, x: np.ndarray, rng: Generator) -> Loss:
         """What is minimised: -log p(x), averaged over the batch."""
         log_prob = self.log_prob(x).mean()
-        return Loss(-log_prob, {"log_prob": log_prob.item()})
+        return Loss(-log_prob, {"log_prob": log_prob})
 
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
         """The exact value, of which there is one."""
@@ -82,7 +82,7 @@ class MADE(Model):
 
     def sample(self, n: int, rng: Generator) -> np.ndarray:
         """One coordinate after the other: a component by its weight, then a draw from it.     -> (n, D)"""
-        z = np.zeros((n, *self.data_shape), np.float32)
+        z = move(np.zeros((n, *self.data_shape), np.float32), rng.device)
         with no_grad():
             for i in range(z.shape[1]):
                 log_weight, mu, log_s = (part.data[:, :, i] for part in self._mixtures(Tensor(z)))  # (n, K)

@@ -11,7 +11,7 @@ and, where the model really has them, `log_prob` (exact), `log_prob_bound` (a lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..autograd import Tensor
+from ..autograd.backend import on_gpu
 from ..nn import Module
 from ..optim import Adam, Optimizer
 from ..random import Generator
@@ -38,10 +39,13 @@ class Diverged(ArithmeticError):
 
 
 class Loss(NamedTuple):
-    """total: scalar Tensor to minimise.     terms: what to report, by name, in nats per sample unless the name says else."""
+    """total: scalar Tensor to minimise.     terms: what to report, by name, in nats per sample unless the name says else.
+
+    Terms stay scalar Tensors until a step is done: to read each as a number would be to wait for a GPU each time.
+    """
 
     total: Tensor
-    terms: dict[str, float]
+    terms: dict[str, Any]
 
 
 def option(default: Any, help: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
@@ -73,6 +77,7 @@ class Model(Module):
     notes: ClassVar[dict[str, str]] = {}  # what must be said of one of CAPABILITIES of this class, by its name
     classes: int = 0  # classes that the model is conditioned on; where there are any, train_step and loss get labels
     no_likelihood: str | None = None  # why not even an estimate of log p can be had, in words; None where there is one
+    not_captured: str | None = None  # why a step cannot be recorded as a CUDA graph, in words; None where it can
     curves: Mapping[str, str] = MappingProxyType({})  # for such a model: terms to draw over the steps, with their names,
     marks: Mapping[str, float] = MappingProxyType({})  # and values to compare them with, by name
 
@@ -94,12 +99,23 @@ class Model(Module):
         self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer], **labels: np.ndarray
     ) -> dict[str, float]:
         """One update on a batch of raw data. Returns the terms to report.     labels: y=(N,) int, if the model has classes"""
+        terms = self.update(x, rng, optimizers, **labels)
+        return dict(zip(terms, gathered(terms.values()).tolist(), strict=True))
+
+    def update(
+        self, x: np.ndarray, rng: Generator, optimizers: dict[str, Optimizer], **labels: np.ndarray
+    ) -> dict[str, Any]:
+        """The same, with terms as Tensors: on a GPU nothing is waited for, so that the step can be captured."""
         (optimizer,) = optimizers.values()
         loss = self.loss(self.preprocess(x, rng), rng, **labels)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-        return {"loss": loss.total.item(), **loss.terms}
+        return {"loss": loss.total, **loss.terms}
+
+    def phase(self, optimizers: dict[str, Optimizer]) -> int:
+        """Which kind of step the next one is, for a model that has several: each is captured on its own."""
+        return 0
 
     def estimators(self, k: int) -> dict[str, Callable[[np.ndarray, Generator], np.ndarray]]:
         """How log p can be estimated, the best way first and the cheapest last, where it is not by ELBO and importance samples:
@@ -118,6 +134,16 @@ class Model(Module):
     def capabilities(cls) -> list[str]:
         """Which of CAPABILITIES this class has: read off its methods."""
         return [name for name in CAPABILITIES if callable(getattr(cls, name, None))]
+
+
+def gathered(terms: Iterable[Any]) -> np.ndarray:
+    """Scalar Tensors, and numbers, as one array where the Tensors are: to be read at once.     -> (n,)"""
+    values = [t.data if isinstance(t, Tensor) else t for t in terms]
+    first = next((v for v in values if isinstance(v, np.ndarray) or on_gpu(v)), np.zeros(()))
+    out = np.empty_like(first, shape=len(values))
+    for i, value in enumerate(values):
+        out[i] = value
+    return out
 
 
 @dataclass(frozen=True)

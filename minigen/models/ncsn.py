@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
-from ..autograd.backend import beside
+from ..autograd.backend import alike, beside
 from ..random import Generator
 from . import langevin
 from .ddpm import MLP
@@ -73,7 +73,7 @@ class NCSN(Model):
         """∇ log p_σ(x) at the nearest of the levels; None: the narrowest.     (N, *data_shape) -> the same"""
         i = len(self.sigmas) - 1 if sigma is None else int(np.abs(np.log(self.sigmas / sigma)).argmin())
         with no_grad():
-            return self._scaled_score(x, np.full(len(x), i)).data / x.dtype.type(self.sigmas[i])
+            return self._scaled_score(x, alike(np.full(len(x), i), x)).data / x.dtype.type(self.sigmas[i])
 
     def sample(self, n: int, rng: Generator) -> np.ndarray:
         """Annealed Langevin dynamics from N(0, σ_1²), which hides the data.     -> (n, *data_shape)     (S&E alg. 1)"""

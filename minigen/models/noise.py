@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.backend import beside
+from ..autograd.backend import beside, on_gpu
 
 PREDICTIONS = ("eps", "x0", "v")
 
@@ -112,9 +112,10 @@ class Schedule:
 
         μ̃_t = √ᾱ_{t-1} β_t/(1 - ᾱ_t) x_0 + √(ᾱ_t/ᾱ_{t-1}) (1 - ᾱ_{t-1})/(1 - ᾱ_t) x_t
         """
-        t = np.asarray(t)
-        before, now = self.alpha_bar[t - 1], self.alpha_bar[t]
-        c0 = np.sqrt(before) * self.beta[t] / (1 - now)
+        t = t if on_gpu(t) else np.asarray(t)
+        alpha_bar, beta = beside(self.alpha_bar, t), beside(self.beta, t)
+        before, now = alpha_bar[t - 1], alpha_bar[t]
+        c0 = np.sqrt(before) * beta[t] / (1 - now)
         ct = np.sqrt(now / before) * (1 - before) / (1 - now)
         return shaped(c0, x) * x0 + shaped(ct, x) * x  # proved by: truths ddpm-vlb, sampler-std
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..autograd import Tensor, ops
+from ..autograd.backend import alike
 from ..random import Generator
 from .dequantise import grey_levels
 from .vae import Bernoulli, Likelihood
@@ -79,7 +80,7 @@ class LogisticMixture(Likelihood):
     def below(self, output: np.ndarray) -> np.ndarray:
         """F(k) = Σ π σ((v_k + h - mu)/s).     (N, 3 K) -> (N, L-1) float64"""
         weight, mu, log_s = (part.data[:, None] for part in self._split(Tensor(output.astype(np.float64))))  # (N, 1, K)
-        ends = self.inputs(np.arange(self.levels - 1) + 0.5)[:, None]  # (L-1, 1)
+        ends = alike(self.inputs(np.arange(self.levels - 1) + 0.5)[:, None], output)  # (L-1, 1)
         pi = np.exp(weight - weight.max(axis=-1, keepdims=True))
         return (pi / pi.sum(axis=-1, keepdims=True) * _sigmoid((ends - mu) * np.exp(-log_s))).sum(axis=-1)
 

@@ -39,7 +39,7 @@ def log_prob(eps: Callable, schedule: Schedule, x: np.ndarray, steps: int, rng: 
         noise, divergence = _with_divergence(lambda x: eps(x, t, a, b), x, probe)
         return -0.5 * beta * (x - noise / b), -0.5 * beta * (dims - divergence / b)
 
-    total = np.zeros(len(x))  # ∫ ∇·f dt
+    total = np.zeros_like(x, shape=len(x), dtype=np.float64)  # ∫ ∇·f dt
     for t, after in pairwise(_times(schedule, steps)):
         h = after - t
         slope, _ = f(x, t)
@@ -66,7 +66,7 @@ def _with_divergence(function: Callable, x: np.ndarray, probe: np.ndarray | None
         value = function(at)
     if probe is not None:
         return value.data, (grad(value, at, probe).data * probe).reshape(len(x), -1).sum(axis=1, dtype=np.float64)
-    divergence = np.zeros(len(x))
+    divergence = np.zeros_like(x, shape=len(x), dtype=np.float64)
     for i in range(math.prod(x.shape[1:])):
         unit = np.zeros_like(x).reshape(len(x), -1)  # (N, D)
         unit[:, i] = 1

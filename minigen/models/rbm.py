@@ -25,6 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
+from ..autograd.backend import move
 from ..nn import Known, init, parameter
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option, register
@@ -78,7 +79,7 @@ class RBM(Model):
 
         Raises ValueError for a layer of more than 20 units.
         """
-        w, b, c = (t.data.astype(np.float64) for t in (self.weight, self.visible_bias, self.hidden_bias))
+        w, b, c = (move(t.data, "cpu").astype(np.float64) for t in (self.weight, self.visible_bias, self.hidden_bias))
         if over == "hidden" or (over is None and len(c) <= len(b)):
             w, b, c = w.T, c, b
         if len(b) > ENUMERABLE:
@@ -130,7 +131,7 @@ class RBM(Model):
             self.chains.data[...] = chains
             self.chains.mark_written()
         e_data, e_chains = self.energy(data).mean(), self.energy(chains).mean()
-        terms = {"gap": e_data.item() - e_chains.item(), "energy_data": e_data.item(), "energy_chains": e_chains.item()}
+        terms = {"gap": e_data - e_chains, "energy_data": e_data, "energy_chains": e_chains}
         return Loss(e_data - e_chains, terms)
 
     def gibbs(self, v: np.ndarray, steps: int, rng: Generator) -> np.ndarray:
@@ -190,7 +191,7 @@ class AnnealedRBM:
     @property
     def log_z0(self) -> float:
         """log Σ_v f_0(v) = Σ_i softplus(a_i) + K log 2"""
-        return float(np.logaddexp(0, self.base.astype(np.float64)).sum() + len(self.hidden_bias) * math.log(2))
+        return float(np.logaddexp(0.0, self.base.astype(np.float64)).sum() + len(self.hidden_bias) * math.log(2))
 
     def start(self, n: int, rng: Generator) -> np.ndarray:
         """Draws from f_0.     -> (n, D)"""

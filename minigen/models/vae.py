@@ -104,7 +104,7 @@ class VAE(Model):
         """
         if min(k, chunk) < 1:
             raise ValueError(f"log_prob_bound: k={k} samples in chunks of {chunk}: both must be at least 1")
-        log_sum = np.full(len(x), -np.inf)  # (N,) float64, of the weights so far
+        log_sum = np.full_like(x, -np.inf, shape=len(x), dtype=np.float64)  # (N,) float64, of the weights so far
         with no_grad():
             for done in range(0, k, chunk):
                 log_w = self.log_weights(x, min(chunk, k - done), rng)
@@ -123,14 +123,14 @@ class VAE(Model):
         config = self.config
         if config.samples > 1:
             bound = (ops.logsumexp(self.log_weights(x, config.samples, rng), axis=0) - math.log(config.samples)).mean()
-            return Loss(-bound, {"bound": bound.item()})
+            return Loss(-bound, {"bound": bound})
         elbo, log_px, kl = self.elbo(x, rng)
         if config.free_bits:
             cost = ops.maximum(ops.kl_normal(*self.encode(x)).mean(axis=0), config.free_bits).sum()  # (D,) -> ()
         else:
             cost = kl.mean()
         terms = {"elbo": elbo, "reconstruction": log_px, "kl": kl}
-        return Loss(config.beta * cost - log_px.mean(), {name: term.mean().item() for name, term in terms.items()})
+        return Loss(config.beta * cost - log_px.mean(), {name: term.mean() for name, term in terms.items()})
 
     # ---- use
 

@@ -24,7 +24,7 @@ from ..models.model import option
 from . import files
 
 BUDGET = ("steps", "epochs", "minutes")  # at most one of them is given
-CHANGEABLE = (*BUDGET, "threads", "lr")  # what a resumed run may have otherwise; a new lr is for one that has diverged
+CHANGEABLE = (*BUDGET, "threads", "capture", "lr")  # what a resumed run may change; lr after it has diverged
 
 
 class ConfigError(ValueError):
@@ -53,6 +53,7 @@ class RunConfig:
     threads: int | None = option(None, "CPU threads; the results do not depend on it", low=1)
     backend: str = option("numba", "kernels to use: numba, or numpy to read along", choices=tuple(BACKENDS))
     device: str = option("cpu", "where to train: cpu, cuda, or cuda-emu, a GPU emulated by the CPU", choices=DEVICES)
+    capture: bool = option(False, "record the training step as a CUDA graph, and replay it")
     checkpoint_every: int = option(500, "save after every N steps", low=1)
     evaluate_every: int = option(500, "evaluate and draw figures after every N steps", low=1)
     log_every: int = option(20, "write a line of metrics after every N steps", low=1)
@@ -68,6 +69,11 @@ class RunConfig:
             raise ConfigError(f"options of {self.model} are a {kind.__name__}, not a {type(self.options).__name__}")
         check(self, skip=("model", "data", "options"))
         check(self.options)
+        if self.capture and self.device == "cpu":
+            raise ConfigError("--capture records what a GPU does: add --device cuda, or cuda-emu, or leave it out")
+        reason = MODELS[self.model].cls.not_captured
+        if self.capture and reason:
+            raise ConfigError(f"--capture: a step of {self.model} cannot be recorded: {reason}; leave it out")
         given = [name for name in BUDGET if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"a run has one budget, not {' and '.join(given)}: leave out all but one")

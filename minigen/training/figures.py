@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import plots
 from ..autograd import no_grad
+from ..autograd.backend import move
 from ..data import TOYS, Dataset, quantize
 from ..evaluation import (
     NLL,
@@ -59,7 +60,7 @@ def mode_report(run: Any, rng: Generator) -> ModeReport | None:
     if toy is None or toy.modes is None or toy.sigma is None:
         return None
     with looking_at(run) as model:
-        return count_modes(model.sample(SAMPLES, rng), toy.modes, toy.sigma)
+        return count_modes(move(model.sample(SAMPLES, rng), "cpu"), toy.modes, toy.sigma)
 
 
 def mode_line(run: Any, times: int = 5) -> str | None:
@@ -157,7 +158,7 @@ def chosen(dataset: Dataset, n: int) -> np.ndarray:
 
 @contextmanager
 def looking_at(run: Any) -> Iterator[Any]:
-    """The model of a run, in evaluation mode, with its averaged parameters, and on the CPU; `run.model` is that one inside."""
+    """The model of a run, in evaluation mode, with its averaged parameters; `run.model` is that one inside."""
     with run.looked_at() as model:
         yield model
 
@@ -167,7 +168,7 @@ def _bounds(run: Any, x: np.ndarray, k: int, said: Callable[[int], Any] = lambda
     rng, size = run.evaluation_rng(), max(1, WEIGHTS // min(k, 50))  # log_prob_bound decodes 50 at a time
     pieces = []
     for i in range(0, len(x), size):
-        pieces.append(bound(run.model, x[i : i + size], k, rng))
+        pieces.append(move(bound(run.model, move(x[i : i + size], run.looked_on), k, rng), "cpu"))
         said(len(pieces[-1]))
     return np.concatenate(pieces)
 
@@ -176,14 +177,15 @@ def _estimates(run: Any, x: np.ndarray, log_prob: Callable, said: Callable[[int]
     """log p of raw data x by one of the model's own estimators, in pieces that fit into memory.     -> (N,) nats"""
     rng, pieces = run.evaluation_rng(), []
     for i in range(0, len(x), HELD_OUT):
-        pieces.append(log_prob(run.model.preprocess(x[i : i + HELD_OUT], rng), rng))
+        seen = run.model.preprocess(move(x[i : i + HELD_OUT], run.looked_on), rng)
+        pieces.append(move(log_prob(seen, rng), "cpu"))
         said(len(pieces[-1]))
     return np.concatenate(pieces)
 
 
 def _seen(run: Any, x: np.ndarray) -> np.ndarray:
     """Raw data as the model sees them."""
-    return run.model.preprocess(x, run.evaluation_rng())
+    return run.model.preprocess(move(x, run.looked_on), run.evaluation_rng())
 
 
 def _title(run: Any, what: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import no_grad
+from ..autograd.backend import move
 from ..data import Dataset
 from ..data.files import cache_folder
 from ..evaluation import (
@@ -68,7 +69,7 @@ def draw(model: Any, n: int, rng: Generator, said: Callable[[int], Any] = lambda
     """n samples of a model, some at a time.     -> (n, *data_shape)"""
     pieces = []
     for i in range(0, n, PIECE):
-        pieces.append(model.sample(min(PIECE, n - i), rng))
+        pieces.append(move(model.sample(min(PIECE, n - i), rng), "cpu"))
         said(len(pieces[-1]))
     return np.concatenate(pieces)
 
@@ -84,9 +85,9 @@ def code_score(run: Any) -> Score | None:
     if run.test.factors is None or not figures.has_active_units(run.model):
         return None
     chosen = figures.chosen(run.test, figures.SHOWN)
-    seen = run.model.preprocess(run.test.x[chosen], run.evaluation_rng())
+    seen = run.model.preprocess(move(run.test.x[chosen], run.looked_on), run.evaluation_rng())
     with figures.looking_at(run) as model, no_grad():
-        codes = np.asarray(model.encode(seen)[0].data, np.float64)
+        codes = np.asarray(move(model.encode(seen)[0].data, "cpu"), np.float64)
     if codes.shape[1] < 2:
         return None
     known = run.test.factors[chosen]

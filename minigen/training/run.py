@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..autograd import backend
+from ..autograd.capture import CaptureError
 from ..data import DATASETS, BatchOrder, Dataset
 from ..data import load as load_data
 from ..models import MODELS, Diverged, Model, ModelConfig
@@ -35,6 +36,7 @@ from ..optim import EMA
 from ..random import Generator
 from . import files
 from .batches import Batches
+from .captured import CapturedSteps
 from .checkpoint import CheckpointError, Checkpoints, Latest, require_same
 from .config import ConfigError, RunConfig, read_config, require_finite
 from .interrupt import interruption
@@ -101,16 +103,18 @@ def _rolled_back(run: Run, recorder: Recorder) -> Iterator[None]:
         raise Diverged(f"{error}; {way}") from error
 
 
-def load_run(folder: Path) -> Run:
-    """The run in `folder` at its newest good checkpoint, to look at. Raises CheckpointError or FileError.
+def load_run(folder: Path, device: str = "cpu") -> Run:
+    """The run in `folder` at its newest good checkpoint, to look at on a device.
 
-    A newer checkpoint that is damaged is passed over with a warning on standard error.
+    A newer checkpoint that is damaged is passed over with a warning on standard error. Raises CheckpointError, FileError or
+    DeviceError.
     """
     config = read_config(folder)
     latest = Checkpoints(folder / "checkpoints").latest()
     _warn(latest)
     backend.set_backend(config.backend)
-    run = Run(dataclasses.replace(config, device="cpu"))  # whatever it was trained on
+    run = Run(dataclasses.replace(config, device=device, capture=False))  # whatever it was trained on
+    run.looked_on = run.device
     run.restore_model(latest)
     return run
 
@@ -134,11 +138,14 @@ class Run:
         self.optimizers = self.model.optimizers()
         first = next(iter(self.optimizers.values()))
         self.ema = EMA(first.flat, config.options.ema) if config.options.ema else None
+        parts = self.model, self.rng, self.optimizers, self.ema
+        self.captured = CapturedSteps(*parts) if config.capture else None
         self.step = 0
         self.cpu_seconds = 0.0
         self.sums: dict[str, float] = {}  # of the terms that the steps report, since the last line of metrics,
         self.count = 0  # and the number of these steps
         self.evaluated = 0  # the step of the last evaluation
+        self.looked_on = "cpu"  # where the model is looked at
 
     @cached_property
     def data(self) -> Dataset:
@@ -170,17 +177,27 @@ class Run:
         start, compiled = time.process_time(), jit.compiling_seconds()  # what is compiled once is no part of a budget
         x, labels = self.batches()
         try:
-            terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
+            terms = self._step(x, labels)
         except Diverged as error:
             raise Diverged(f"step {self.step + 1}: {error}") from error
         require_finite(terms, self.step + 1)
-        if self.ema is not None:
-            self.ema.update()
         self.step += 1
         self.cpu_seconds += time.process_time() - start - (jit.compiling_seconds() - compiled)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
+        return terms
+
+    def _step(self, x: Any, labels: dict[str, Any]) -> dict[str, float]:
+        """Update the parameters, and their average, on a batch. Returns the terms."""
+        if self.captured is not None:
+            try:
+                return self.captured(x, labels)
+            except CaptureError as error:
+                raise ConfigError(f"--capture: {error}; leave it out, with --resume if there is a checkpoint") from error
+        terms = self.model.train_step(x, self.rng, self.optimizers, **labels)
+        if self.ema is not None:
+            self.ema.update()
         return terms
 
     def means(self) -> dict[str, float]:
@@ -210,12 +227,12 @@ class Run:
 
     @contextmanager
     def looked_at(self) -> Iterator[Model]:
-        """The model in evaluation mode, with its averaged parameters, on the CPU: a copy of it, if the run trains on a GPU."""
+        """The model in evaluation mode, with its averaged parameters: a copy on the CPU, if the run trains on a GPU."""
         model = self.model
         model.eval()
         try:
             with self.averaged():
-                if self.device != "cpu":
+                if self.device != self.looked_on:
                     self.model = _built(self.config, Generator(0))
                     self.model.load_state_dict(model.state_dict())
                     self.model.eval()
@@ -226,7 +243,7 @@ class Run:
 
     def evaluation_rng(self) -> Generator:
         """A generator for looking at the model at this step, independent of those that training uses."""
-        return Generator(self.config.seed << 64 | self.step + 1)
+        return Generator(self.config.seed << 64 | self.step + 1, self.looked_on)
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, as a checkpoint holds it: `restore` takes it over."""

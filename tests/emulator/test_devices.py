@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,6 @@ from minigen.models import MODELS
 from minigen.training import figures, files
 from minigen.training.config import RunConfig
 from minigen.training.run import load_run, train
-
-
-@pytest.fixture
-def emulator() -> Iterator[None]:
-    """Afterwards "cuda" means what it meant."""
-    try:
-        with backend.emulate():
-            yield
-    except NoCompiler as error:
-        pytest.skip(str(error))
 
 
 def a_cupy(driver: int = 13000, runtime: int = 13010, nvrtc: Any = (13, 0), devices: Any = 1) -> types.ModuleType:

@@ -19,7 +19,8 @@ from minigen.autograd.backend import KERNELS
 from minigen.autograd.kernels.cuda import Source
 from minigen.emulator.nvrtc import compile, library
 
-FAMILIES = sorted({KERNELS[name].family for name in NAMES})
+SHARED_TEXT = "minigen.autograd.kernels"  # kernels of no family: cuda.cu beside cuda.py
+FAMILIES = sorted({KERNELS[name].family for name in NAMES} | {SHARED_TEXT})
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_120")
 FIRST = [pytest.param(a, marks=() if a in ("sm_75", "sm_120") else pytest.mark.slow) for a in ARCHITECTURES]
 REGISTERS = 128  # of a thread: two blocks of 256 have room in the 65,536 of a multiprocessor

@@ -228,7 +228,7 @@ def test_cached_outputs_differ_from_whole_passes_by_rounding_only(name):
     x = Generator(0).bernoulli(np.full((10, 8, 7, 1), 0.5, np.float32))
     with no_grad():
         whole = model.network(Tensor(model.pixels.inputs(x))).data.reshape(10, 56)
-        cache, each = cached.Cache(10, 7), []
+        cache, each = cached.Cache(10, 7, np.zeros(1)), []
         for i in range(56):
             cache.move(*divmod(i, 7))
             each.append(model.network(Tensor(cache.unknown), None, cache).data[:, 0, 0, 0])

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
+from .. import backend, dials
 
-__all__ = ["OPTIONS", "TEAM", "THREADS", "Source", "contiguous", "empty", "grid", "result", "team"]
+__all__ = ["OPTIONS", "TEAM", "THREADS", "Source", "contiguous", "empty", "grid", "result", "set_words", "team"]
 
 Array = Any  # a cupy.ndarray
 
@@ -28,6 +28,7 @@ TEAM = 32  # threads that share a short row: a warp
 LONG_ROW = 1024  # from here on a whole block shares a row
 MAX_BLOCKS = 1 << 16  # elementwise kernels loop beyond
 LIMIT = 1 << 31  # elements of an array: kernels count in int
+NULL = np.uintp(0)  # a pointer to nothing
 
 OPTIONS = ("--std=c++17",)
 TYPES = {"float32": ("-DREAL=float", "-DREAL_BITS=32"), "float64": ("-DREAL=double", "-DREAL_BITS=64")}
@@ -45,6 +46,7 @@ class Source:
         self.exact = exact
         self.modules: dict[Any, Any] = {}  # by dtype
         self.functions: dict[tuple[str, Any], Any] = {}  # by name and dtype
+        backend.FORGETS.append(self.forget)
 
     def text(self) -> str:
         """What the compiler gets: the file, with the files that it includes put in their place, and where each line is from."""
@@ -66,14 +68,18 @@ class Source:
         """Start kernel `name` for `dtype` on a grid of `blocks` (an int or a tuple) of `threads` each.
 
         args: contiguous cupy arrays, floating ones of this dtype; int, bool (passed as int) and float (as this dtype);
-        and NumPy scalars as they are. Raises TypeError or ValueError for others.
+        None for a null pointer; and NumPy scalars as they are. Raises TypeError or ValueError for others.
         """
         blocks, threads = (size if isinstance(size, tuple) else (size,) for size in (blocks, threads))
         if 0 in blocks:
             return
         dtype = np.dtype(dtype)
         function = self.functions.get((name, dtype)) or self._function(name, dtype)
-        function(blocks, threads, tuple(_argument(name, dtype, a) for a in args))
+        arguments = tuple(_argument(name, dtype, a) for a in args)
+        if dials.recording is not None:
+            numbers = [a for a in arguments if isinstance(a, np.generic)]
+            dials.recording.launches.append((name, blocks, threads, *numbers))
+        function(blocks, threads, arguments)
 
     def _function(self, name: str, dtype: np.dtype) -> Any:
         if dtype not in self.modules:
@@ -98,6 +104,8 @@ def _argument(kernel: str, dtype: np.dtype, value: Any) -> Any:
         return np.int32(value)
     if isinstance(value, float):
         return dtype.type(value)
+    if value is None:
+        return NULL
     raise TypeError(
         f"CUDA kernel {kernel}: an argument is a {type(value).__name__}, not an array on the GPU; "
         "move all inputs to one device with .to(device)"
@@ -150,3 +158,17 @@ def result(out: Array | None, shape: Sequence[int], dtype: Any) -> Array:
         order = "" if out.flags.c_contiguous else " that is not in C order"
         raise ValueError(f"the result is {dtype}{tuple(shape)}, which does not fit into out, {out.dtype}{out.shape}{order}")
     return out
+
+
+# ---- numbers that change from step to step
+
+source = Source(__file__)
+AT_ONCE = 8  # words of a launch
+
+
+def set_words(words: np.ndarray, out: Array) -> None:
+    """Write a few words, (n,) uint64, to the device, as arguments of launches.     out: (n,) or more of the same, there"""
+    for i in range(0, len(words), AT_ONCE):
+        some = words[i : i + AT_ONCE]
+        filled = np.concatenate([some, np.zeros(AT_ONCE - len(some), np.uint64)])
+        source.launch("set_words_kernel", np.float32, 1, TEAM, len(some), *filled, out[i : i + len(some)])

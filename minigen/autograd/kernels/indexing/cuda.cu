@@ -2,6 +2,18 @@
 
 #include "../common.cuh"
 
+// The rows in ascending order, and where each stood, equal ones in the order in which they stood: each finds its place by
+// counting those that come before it. For few rows, in a step that is recorded, where a library's sort would wait.
+KERNEL rank_kernel(int n, const long long* rows, long long* sorted, long long* order) {
+    EACH(i, n) {
+        long long row = rows[i];
+        int place = 0;
+        for (int j = 0; j < n; j++) place += rows[j] < row || (rows[j] == row && j < i);
+        sorted[place] = row;
+        order[place] = i;
+    }
+}
+
 // sorted: the rows in ascending order (stable), order: where each stood. A thread finds its row by bisection, and adds.
 // Rows outside 0 .. size - 1 give NaN everywhere: they show, without the device being asked at every step.
 KERNEL scatter_add_kernel(

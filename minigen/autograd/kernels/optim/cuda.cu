@@ -1,11 +1,18 @@
 // Updates of flat buffers. The order of operations is that of reference.py, and a*b + c is rounded twice: the same bits.
+//
+// dial: null, or where the numbers before it are, in a recorded step, which has others each time (dials.py).
 
 #include "../common.cuh"
 
 KERNEL adam_kernel(
-    int n, real* param, const real* grad, real* m, real* v, real weight1, real weight2, real rate, real correction, real eps,
-    real keep
+    int n, real* param, const real* grad, real* m, real* v, real weight1, real weight2, real eps, real rate, real correction,
+    real keep, const real* dial
 ) {
+    if (dial) {
+        rate = dial[0];
+        correction = dial[1];
+        keep = dial[2];
+    }
     EACH(i, n) {
         real g = grad[i];
         real first = (1 - weight1) * m[i] + weight1 * g;
@@ -17,8 +24,9 @@ KERNEL adam_kernel(
 }
 
 KERNEL sgd_momentum_kernel(
-    int n, real* param, const real* grad, real* velocity, real rate, real momentum, real decay, int nesterov
+    int n, real* param, const real* grad, real* velocity, real momentum, real decay, int nesterov, real rate, const real* dial
 ) {
+    if (dial) rate = *dial;
     EACH(i, n) {
         real g = grad[i] + decay * param[i];
         real v = velocity[i] * momentum + g;
@@ -27,7 +35,8 @@ KERNEL sgd_momentum_kernel(
     }
 }
 
-KERNEL ema_kernel(int n, real* average, const real* param, real weight) {
+KERNEL ema_kernel(int n, real* average, const real* param, real weight, const real* dial) {
+    if (dial) weight = *dial;
     EACH(i, n) average[i] += weight * (param[i] - average[i]);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...dials import by_value_or_place, turned
 from ..cuda import THREADS, Source, contiguous, empty, grid, result
 from .reference import adam_scalars, check_arrays
 
@@ -20,10 +21,10 @@ def adam(
 ) -> None:
     """One step of Adam (Kingma & Ba 2015, algorithm 1), with decoupled weight decay; param, m and v change in place."""
     check_arrays("adam", ("param", "m", "v"), param=param, grad=grad, m=m, v=v)
-    scalars = adam_scalars(step, lr, beta1, beta2, weight_decay)
+    scalars = turned(adam_scalars, step, lr, beta1, beta2, weight_decay)  # of the next step, when this one is replayed
     (grad,) = contiguous(grad)
-    arguments = (param, grad, m, v, float(1 - beta1), float(1 - beta2), *scalars[:2], float(eps), scalars[2])
-    _elementwise("adam", param, *arguments)
+    weights = float(1 - beta1), float(1 - beta2), float(eps)
+    _elementwise("adam", param, param, grad, m, v, *weights, *by_value_or_place(scalars, param.dtype))
 
 
 def sgd_momentum(
@@ -32,14 +33,15 @@ def sgd_momentum(
     """One step of gradient descent with momentum; param and velocity change in place."""
     check_arrays("sgd_momentum", ("param", "velocity"), param=param, grad=grad, velocity=velocity)
     (grad,) = contiguous(grad)
-    scalars = (float(lr), float(momentum), float(weight_decay), bool(nesterov))
-    _elementwise("sgd_momentum", param, param, grad, velocity, *scalars)
+    rate = by_value_or_place(turned(float, lr), param.dtype)
+    _elementwise("sgd_momentum", param, param, grad, velocity, float(momentum), float(weight_decay), bool(nesterov), *rate)
 
 
 def ema(average: Array, param: Array, decay: float) -> None:
     """average <- average + (1 - decay) (param - average), in place."""
     check_arrays("ema", ("average",), average=average, param=param)
-    _elementwise("ema", average, average, *contiguous(param), float(1 - decay))
+    weight = by_value_or_place(turned(lambda d: float(1 - d), decay), average.dtype)
+    _elementwise("ema", average, average, *contiguous(param), *weight)
 
 
 def langevin_step(

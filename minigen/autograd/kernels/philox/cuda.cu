@@ -91,16 +91,19 @@ __device__ inline void box_muller(bits u, bits v, real& first, real& second) {
     second = radius * (swap ? cosine : sine);
 }
 
-// ---- kernels: the n draws of a call; thread b makes those of its b-th block
+// ---- kernels: the n draws of a call; thread b makes those of its b-th block. dial: where to begin instead of at `block`,
+// in a recorded step, which begins elsewhere each time (dials.py); otherwise null.
 
-KERNEL bits_kernel(word64 key, word64 stream, word64 block, int n, word* out) {
+KERNEL bits_kernel(word64 key, word64 stream, word64 block, const word64* dial, int n, word* out) {
+    if (dial) block = *dial;
     EACH(b, (n + 3) / 4) {
         Words words = philox4x32(key, stream, block + b);
         for (int i = 0; i < 4 && 4 * b + i < n; i++) out[4 * b + i] = words.w[i];
     }
 }
 
-KERNEL uniform_kernel(word64 key, word64 stream, word64 block, int n, real low, real span, real highest, real* out) {
+KERNEL uniform_kernel(word64 key, word64 stream, word64 block, const word64* dial, int n, real low, real span, real highest, real* out) {
+    if (dial) block = *dial;
     EACH(b, (n + PER_BLOCK - 1) / PER_BLOCK) {
         Words words = philox4x32(key, stream, block + b);
         for (int i = 0; i < PER_BLOCK && PER_BLOCK * b + i < n; i++) {
@@ -111,7 +114,8 @@ KERNEL uniform_kernel(word64 key, word64 stream, word64 block, int n, real low, 
     }
 }
 
-KERNEL normal_kernel(word64 key, word64 stream, word64 block, int n, real mean, real std, real* out) {
+KERNEL normal_kernel(word64 key, word64 stream, word64 block, const word64* dial, int n, real mean, real std, real* out) {
+    if (dial) block = *dial;
     EACH(b, (n + PER_BLOCK - 1) / PER_BLOCK) {
         Words words = philox4x32(key, stream, block + b);
         for (int i = 0; i < PER_BLOCK && PER_BLOCK * b + i < n; i += 2) {
@@ -125,8 +129,9 @@ KERNEL normal_kernel(word64 key, word64 stream, word64 block, int n, real mean, 
 
 // span: high - low, 0 standing for 2^64.     threshold: 2^64 mod span.
 KERNEL integers_kernel(
-    word64 key, word64 stream, word64 block, int n, word64 low, word64 span, word64 threshold, word64* out
+    word64 key, word64 stream, word64 block, const word64* dial, int n, word64 low, word64 span, word64 threshold, word64* out
 ) {
+    if (dial) block = *dial;
     EACH(i, n) {
         for (word64 place = block + i / 2;; place += 1ULL << 56) {
             Words words = philox4x32(key, stream, place);
@@ -140,7 +145,8 @@ KERNEL integers_kernel(
 }
 
 // each: 1 where p has a number for every draw, 0 where it has one for all.
-KERNEL bernoulli_kernel(word64 key, word64 stream, word64 block, int n, const real* p, int each, real* out) {
+KERNEL bernoulli_kernel(word64 key, word64 stream, word64 block, const word64* dial, int n, const real* p, int each, real* out) {
+    if (dial) block = *dial;
     EACH(b, (n + 3) / 4) {
         Words words = philox4x32(key, stream, block + b);
         for (int i = 0; i < 4 && 4 * b + i < n; i++) {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...dials import by_value_or_place, turned
 from ..cuda import THREADS, Source, contiguous, grid, result
 
 Array = Any
@@ -70,7 +71,7 @@ def _blocks(n: int, real: type) -> int:
     return -(-n * np.dtype(real).itemsize // 16)
 
 
-def _draw(name: str, dtype: Any, units: int, key: int, stream: int, block: int, *arguments: Any) -> None:
-    """One thread to each of `units` blocks or draws."""
-    place = (np.uint64(key), np.uint64(stream), np.uint64(block))
+def _draw(name: str, dtype: Any, units: int, key: int, stream: int, block: Any, *arguments: Any) -> None:
+    """One thread to each of `units` blocks or draws.     block: an int, or a Dial"""
+    place = (np.uint64(key), np.uint64(stream), *by_value_or_place(turned(np.uint64, block), np.uint64))
     source.launch(f"{name}_kernel", dtype, grid(units), THREADS, *place, *arguments)
