@@ -20,7 +20,7 @@ from ..models import FAMILIES, MODELS, Entry
 from ..random import Generator
 from .truth import Finding, Truth
 
-SMALL = {"hidden": 16, "base": 16, "channels": 6, "blocks": 2, "layers": 2}  # sizes of the example of a built-in model
+SMALL = {"hidden": 16, "base": 16, "channels": 6, "blocks": 2, "layers": 2, "levels": 2}  # of the example of a built-in model
 
 
 class SubjectError(ValueError):
@@ -114,10 +114,10 @@ def subjects(name: str) -> list[tuple[str, type]]:
 
 
 def built_in(entry: Entry) -> type:
-    """The class of a built-in model, with the `example` and `example_images` that some truths ask for, where it has them."""
+    """The class of a built-in model, with the examples that some truths ask for: of points, and of images of two sizes."""
     config: Any = entry.config()
     small = {f.name: SMALL[f.name] for f in fields(config) if f.name in SMALL}
-    shapes = {"example": (2,), "example_images": (3, 4, 1)}
+    shapes = {"example": (2,), "example_images": (3, 4, 1), "example_8x8": (8, 8, 1)}
     examples = {}
     for name, shape in shapes.items():
         try:

@@ -57,7 +57,8 @@ class Finding:
 class Truth:
     """An analytic fact that a correct model meets and a wrong one does not.
 
-    claim: one line.     source: where the fact is proved.     needs: the methods that a class must have to be checked.
+    claim: one line.     source: where the fact is proved.     needs: the methods that a class must have to be checked, "a|b|c"
+    for any of these.
     check(cls) -> findings, all of which must hold.
     made_of: how the parameters of its constructor must begin, by name; () for any.
     without: methods by which other kinds of models are known, that are made in the same way.
@@ -79,9 +80,10 @@ class Truth:
 
     def lacks(self, cls: type) -> str:
         """What the class would need to be checked, in words; "" where it lacks nothing."""
-        missing = [name for name in self.needs if not callable(getattr(cls, name, None))]
+        has = lambda name: callable(getattr(cls, name, None))
+        missing = [need for need in self.needs if not any(has(name) for name in need.split("|"))]
         if missing:
-            return f"it has no {' and no '.join(missing)}"
+            return f"it has no {' and no '.join(missing)}".replace("|", " or ")
         others = [name for name in self.without if callable(getattr(cls, name, None))]
         if others:
             return f"it is another kind of model: it has {' and '.join(others)}"
