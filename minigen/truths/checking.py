@@ -136,7 +136,8 @@ def _random(entry: Entry, shape: tuple[int, ...], config: Any) -> Callable[[Gene
         model.eval()
         noise = np.random.default_rng(0)
         for p in model.parameters():
-            p.data[...] += 0.1 * noise.normal(size=p.shape) / np.sqrt(max(1, p.shape[0] if p.ndim > 1 else 1))
+            size = 0.1 if p.data.any() else 0.3 if p.ndim > 1 else 0.15  # what starts at 0 hides what is behind it
+            p.data[...] += size * noise.normal(size=p.shape) / np.sqrt(max(1, p.shape[0] if p.ndim > 1 else 1))
         return model
 
     return example
