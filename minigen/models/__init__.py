@@ -1,6 +1,6 @@
 """Models, one file per family, each readable next to its paper. Start at vae.py; model.py is what they share.
 
-    vae       the variational autoencoder
+    vae       the variational autoencoder; vqvae is one with discrete codes
     flow      normalizing flows: what all share; coupling (RealNVP, splines), maf (MAF, IAF), glow (images) are the flows
     gan       generative adversarial networks, on points and on images
     ebm       energy-based models; langevin is how their chains move, quadrature their partition function in the plane
@@ -28,9 +28,10 @@ from .pixelrnn import PixelRNN, PixelRNNConfig
 from .pixels import Binary, LogisticMixture
 from .rbm import RBM, AnnealedRBM, RBMConfig
 from .vae import VAE, VAEConfig
+from .vqvae import VQVAE, Codebook, CodePrior, VQVAEConfig
 
 LISTED = (  # the order in which MODELS has them
-    *("vae", "vae-mlp", "gan2d", "dcgan", "realnvp", "spline", "maf", "iaf", "glow"),
+    *("vae", "vae-mlp", "vqvae", "gan2d", "dcgan", "realnvp", "spline", "maf", "iaf", "glow"),
     *("ebm2d", "ebm", "rbm", "ncsn2d", "ncsn", "ddpm2d", "ddpm"),
     *("made2d", "made", "pixelcnn", "gated-pixelcnn", "pixelrnn"),
 )
@@ -56,6 +57,7 @@ __all__ = [
     "NCSN",
     "RBM",
     "VAE",
+    "VQVAE",
     "ActNorm",
     "AffineCoupling",
     "AnnealedRBM",
@@ -64,6 +66,8 @@ __all__ = [
     "Binary",
     "CausalConv",
     "Chain",
+    "CodePrior",
+    "Codebook",
     "Coupling",
     "DCGANConfig",
     "DDPM2dConfig",
@@ -106,4 +110,5 @@ __all__ = [
     "SplineConfig",
     "SplineCoupling",
     "VAEConfig",
+    "VQVAEConfig",
 ]
