@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,17 +74,17 @@ class Codebook(Module):
         A code that is hardly used any more starts again at one of the z, or it would be lost   (Dhariwal 2020, 2005.00341).
         """
         z, k, keep = z.reshape(-1, z.shape[-1]), k.reshape(-1), self.decay
-        n = np.bincount(k, minlength=len(self.counts))
-        total = ops.scatter_add(z, (k,), self.sums.shape)
+        chosen = self._one_hot(k, z.dtype)  # (M, K)
+        n, total = chosen.sum(axis=0), ops.matmul(chosen.T, z)  # (K,), (K, D)
         counts, sums = keep * self.counts.data + (1 - keep) * n, keep * self.sums.data + (1 - keep) * total
-        rare = counts < RARE
-        counts[rare], sums[rare] = 1.0, z[rng.integers(0, len(z), (int(rare.sum()),))]
-        self._set(counts, sums)
+        rare = counts < RARE  # which ones is not asked here: a GPU would have to be waited for
+        fresh = z[rng.integers(0, len(z), (len(counts),))]
+        self._set(np.where(rare, 1, counts), np.where(rare[:, None], fresh, sums))
 
     def start(self, z: np.ndarray, rng: Generator) -> None:
         """Begin at vectors that the encoder gives, as if each had been chosen once.     z: (..., D)"""
         z = z.reshape(-1, z.shape[-1])
-        self._set(np.ones(len(self.counts)), z[rng.integers(0, len(z), (len(self.counts),))])
+        self._set(0 * self.counts.data + 1, z[rng.integers(0, len(z), (len(self.counts),))])
         self.started.data[...] = 1
         self.started.mark_written()
 
@@ -94,8 +95,12 @@ class Codebook(Module):
 
     def perplexity(self, k: np.ndarray) -> float:
         """e^H of how often each code is used: K if all are used alike, 1 if one is used alone.     k: (...) int"""
-        p = np.bincount(k.reshape(-1), minlength=len(self.counts)) / k.size
-        return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
+        p = self._one_hot(k.reshape(-1), np.float64).mean(axis=0)  # (K,)
+        return float(Tensor(np.exp(-(p * np.log(np.where(p > 0, p, 1))).sum())).item())
+
+    def _one_hot(self, k: np.ndarray, dtype: Any) -> np.ndarray:
+        """(M,) -> (M, K)"""
+        return ops.one_hot(k, len(self.counts), dtype)
 
 
 class VQVAE(Model):

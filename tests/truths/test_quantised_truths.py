@@ -29,7 +29,7 @@ MISTAKES = {  # what it is: the truth, where it is made, what is replaced, by wh
     "the decay the wrong way": ("vq", Codebook, "update", "self.decay\n", "1 - self.decay\n", "γ and 1 - γ are exchanged"),
     "averages of vectors": (
         "vq", Codebook, "update",
-        "self._set(counts, sums)",
+        "self._set(np.where(rare, 1, counts), np.where(rare[:, None], fresh, sums))",
         "self._set(self.counts.data, (keep * self.vectors.data + (1 - keep) * total / n[:, None]) * self.counts.data[:, None])",
         "the vectors are averaged, where their sums and counts must be",
     ),
