@@ -8,7 +8,8 @@
     ncsn      score matching at many levels of noise, sampled by annealed Langevin dynamics
     autoregressive   images pixel by pixel, what all of these share; pixels is what their outputs mean, cached_sampling how they
               sample fast; made, pixelcnn, gated_pixelcnn, pixelrnn are the networks (made has one for points too)
-    ddpm      denoising diffusion; noise is its forward process, unet its network for images, probability_flow its density
+    ddpm      denoising diffusion; noise is its forward process, unet its network for images, probability_flow its density,
+              inverse_problems what it makes of measurements
 """
 
 from .autoregressive import PixelByPixel, PixelConfig
@@ -19,6 +20,7 @@ from .flow import ActNorm, Bijection, Chain, Flow, FlowConfig, Inverse, Invertib
 from .gan import GAN, DCGANConfig, GAN2dConfig, GANConfig
 from .gated_pixelcnn import GatedConfig, GatedPixelCNN
 from .glow import GlowConfig, ImageFlow, Logit, MultiScale
+from .inverse_problems import LinearInverse, deblurring, inpainting, super_resolution
 from .made import MADE, MADE2dConfig, MADEConfig
 from .maf import Autoregressive, MAFConfig, MaskedLinear, MaskedNetwork
 from .model import CAPABILITIES, MODELS, Diverged, Entry, Loss, Model, ModelConfig
@@ -86,6 +88,7 @@ __all__ = [
     "ImageFlow",
     "Inverse",
     "InvertibleLinear",
+    "LinearInverse",
     "LogisticMixture",
     "Logit",
     "Loss",
@@ -111,4 +114,7 @@ __all__ = [
     "SplineCoupling",
     "VAEConfig",
     "VQVAEConfig",
+    "deblurring",
+    "inpainting",
+    "super_resolution",
 ]
