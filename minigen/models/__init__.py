@@ -1,6 +1,6 @@
 """Models, one file per family, each readable next to its paper. Start at vae.py; model.py is what they share.
 
-    vae       the variational autoencoder
+    vae       the variational autoencoder; vqvae is one with discrete codes
     flow      normalizing flows: what all share; coupling (RealNVP, splines), maf (MAF, IAF), glow (images) are the flows
     gan       generative adversarial networks, on points and on images
     ebm       energy-based models; langevin is how their chains move, quadrature their partition function in the plane
@@ -8,7 +8,8 @@
     ncsn      score matching at many levels of noise, sampled by annealed Langevin dynamics
     autoregressive   images pixel by pixel, what all of these share; pixels is what their outputs mean, cached_sampling how they
               sample fast; made, pixelcnn, gated_pixelcnn, pixelrnn are the networks (made has one for points too)
-    ddpm      denoising diffusion; noise is its forward process, unet its network for images, probability_flow its density
+    ddpm      denoising diffusion; noise is its forward process, unet its network for images, probability_flow its density,
+              inverse_problems what it makes of measurements
 """
 
 from .autoregressive import PixelByPixel, PixelConfig
@@ -19,6 +20,7 @@ from .flow import ActNorm, Bijection, Chain, Flow, FlowConfig, Inverse, Invertib
 from .gan import GAN, DCGANConfig, GAN2dConfig, GANConfig
 from .gated_pixelcnn import GatedConfig, GatedPixelCNN
 from .glow import GlowConfig, ImageFlow, Logit, MultiScale
+from .inverse_problems import LinearInverse, deblurring, inpainting, super_resolution
 from .made import MADE, MADE2dConfig, MADEConfig
 from .maf import Autoregressive, MAFConfig, MaskedLinear, MaskedNetwork
 from .model import CAPABILITIES, MODELS, Diverged, Entry, Loss, Model, ModelConfig
@@ -28,9 +30,10 @@ from .pixelrnn import PixelRNN, PixelRNNConfig
 from .pixels import Binary, LogisticMixture
 from .rbm import RBM, AnnealedRBM, RBMConfig
 from .vae import VAE, VAEConfig
+from .vqvae import VQVAE, Codebook, CodePrior, VQVAEConfig
 
 LISTED = (  # the order in which MODELS has them
-    *("vae", "vae-mlp", "gan2d", "dcgan", "realnvp", "spline", "maf", "iaf", "glow"),
+    *("vae", "vae-mlp", "vqvae", "gan2d", "dcgan", "realnvp", "spline", "maf", "iaf", "glow"),
     *("ebm2d", "ebm", "rbm", "ncsn2d", "ncsn", "ddpm2d", "ddpm"),
     *("made2d", "made", "pixelcnn", "gated-pixelcnn", "pixelrnn"),
 )
@@ -56,6 +59,7 @@ __all__ = [
     "NCSN",
     "RBM",
     "VAE",
+    "VQVAE",
     "ActNorm",
     "AffineCoupling",
     "AnnealedRBM",
@@ -64,6 +68,8 @@ __all__ = [
     "Binary",
     "CausalConv",
     "Chain",
+    "CodePrior",
+    "Codebook",
     "Coupling",
     "DCGANConfig",
     "DDPM2dConfig",
@@ -82,6 +88,7 @@ __all__ = [
     "ImageFlow",
     "Inverse",
     "InvertibleLinear",
+    "LinearInverse",
     "LogisticMixture",
     "Logit",
     "Loss",
@@ -106,4 +113,8 @@ __all__ = [
     "SplineConfig",
     "SplineCoupling",
     "VAEConfig",
+    "VQVAEConfig",
+    "deblurring",
+    "inpainting",
+    "super_resolution",
 ]

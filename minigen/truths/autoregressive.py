@@ -107,6 +107,11 @@ def chi_square(samples: np.ndarray, log_prob: Callable[[np.ndarray], Tensor], le
         expected = n * np.exp(log_prob(all_images(shape, levels)).data)  # (levels^D,), as all_images counts
     places = levels ** np.arange(math.prod(shape))[::-1]
     counts = np.bincount(samples.reshape(n, -1).astype(np.int64) @ places, minlength=len(expected))
+    return pearson(counts, expected, least)
+
+
+def pearson(counts: np.ndarray, expected: np.ndarray, least: float = 5.0) -> float:
+    """(χ² - df)/√(2 df) of counts against those expected, (M,) each: within ±4 if they are what they are said to be."""
     rare = expected < least
     expected, counts = (np.append(a[~rare], a[rare].sum()) for a in (expected, counts))
     if expected[-1] < least:  # too few even together: they join the rest

@@ -20,7 +20,7 @@ from ..models import FAMILIES, MODELS, Entry
 from ..random import Generator
 from .truth import Finding, Truth
 
-SMALL = {"hidden": 16, "base": 16, "channels": 6, "blocks": 2, "layers": 2}  # sizes of the example of a built-in model
+SMALL = {"hidden": 16, "base": 16, "channels": 6, "blocks": 2, "layers": 2, "levels": 2}  # of the example of a built-in model
 
 
 class SubjectError(ValueError):
@@ -114,10 +114,10 @@ def subjects(name: str) -> list[tuple[str, type]]:
 
 
 def built_in(entry: Entry) -> type:
-    """The class of a built-in model, with the `example` and `example_images` that some truths ask for, where it has them."""
+    """The class of a built-in model, with the examples that some truths ask for: of points, and of images of two sizes."""
     config: Any = entry.config()
     small = {f.name: SMALL[f.name] for f in fields(config) if f.name in SMALL}
-    shapes = {"example": (2,), "example_images": (3, 4, 1)}
+    shapes = {"example": (2,), "example_images": (3, 4, 1), "example_8x8": (8, 8, 1)}
     examples = {}
     for name, shape in shapes.items():
         try:
@@ -136,7 +136,8 @@ def _random(entry: Entry, shape: tuple[int, ...], config: Any) -> Callable[[Gene
         model.eval()
         noise = np.random.default_rng(0)
         for p in model.parameters():
-            p.data[...] += 0.1 * noise.normal(size=p.shape) / np.sqrt(max(1, p.shape[0] if p.ndim > 1 else 1))
+            size = 0.1 if p.data.any() else 0.3 if p.ndim > 1 else 0.15  # what starts at 0 hides what is behind it
+            p.data[...] += size * noise.normal(size=p.shape) / np.sqrt(max(1, p.shape[0] if p.ndim > 1 else 1))
         return model
 
     return example

@@ -31,10 +31,11 @@ from .diffusion import (
     bound_suspects,
     error_of_noise,
     loss_suspects,
+    ode_mistakes,
     reverse_variance,
     sampler_suspects,
 )
-from .truth import Finding, Truth
+from .truth import Finding, Impulses, Truth, array, supported
 
 S2 = 0.25  # variance of the data
 POINTS = np.array([[1.0, 0.2], [-0.7, 0.9], [0.1, -1.1]])
@@ -80,7 +81,7 @@ def ddpm_vlb(cls: Any) -> list[Finding]:
                     continue
                 model.sigma2 = truth.best_variance()
             sigma2 = truth.best_variance() if kind == "best" else reverse_variance(truth.alpha_bar, kind)
-            found = -float(np.mean(_array(model.log_prob_bound(_signs(1), steps + 1, Signs()))))
+            found = -float(np.mean(array(model.log_prob_bound(_signs(1), steps + 1, Signs()))))
             expected = truth.least_bound() + float(truth.gaps(sigma2).sum())
             what = f"variational bound, {steps} steps, {schedule} schedule, {kind} variance, it says {prediction}, nats"
             findings.append(Finding(what, found, expected, 1e-8, bound_suspects(truth, sigma2, expected)))
@@ -99,7 +100,7 @@ def sampler_std(cls: Any) -> list[Finding]:
                 cls, schedule=schedule, timesteps=timesteps, sampler=sampler, sampling_steps=steps, prediction="eps", **options
             )
             path = _subset(truth.alpha_bar, steps or timesteps)
-            found = math.sqrt(float((_array(model.sample(len(path.alpha_bar), Impulses())) ** 2).sum()))
+            found = math.sqrt(float((array(model.sample(len(path.alpha_bar), Impulses())) ** 2).sum()))
             right = path.ddim_std() if sampler == "ddim" else path.ancestral_std(reverse_variance(path.alpha_bar, kind))
             what = f"standard deviation of {sampler} samples, {kind + ' variance, ' if kind else ''}{schedule} schedule, "
             what += f"{steps or 'all'} of {timesteps} steps"
@@ -120,18 +121,20 @@ def pf_ode(cls: Any) -> list[Finding]:
             return {"eps": b / v, "x0": a * S2 / v, "v": a * b * (1 - S2) / v}[prediction] * x
 
         config = DDPM2dConfig(schedule="linear", timesteps=1000, prediction=prediction)
+        wrong = list(ode_mistakes(truth, schedule.between))
         for shape, steps in (((7, 2), 600), ((3, 10), 200)):  # the exact trace; the estimate, exact for a diagonal Jacobian
             x = 0.7 * np.random.default_rng(0).normal(size=shape)
             v = truth.alpha_bar * S2 + 1 - truth.alpha_bar
             at_end = x * math.sqrt(v[-1] / v[1])
             trace = 0.5 * shape[1] * math.log(v[-1] / v[1])  # ∫ ∇·f dt, the same for every x
             right = _log_normal(at_end, 1.0) + trace
-            found = _array(cls(network, shape[1:], config).log_prob(x, Generator(0), steps=steps))
+            found = array(cls(network, shape[1:], config).log_prob(x, Generator(0), steps=steps))
             excess, error = found - right, 1e-6 * (2000 / steps) ** 2 * shape[1]  # a midpoint rule's falls as steps⁻²
             suspects = (
                 (-trace, "the trace is left out"),
                 (-2 * trace, "the trace has the wrong sign"),
                 (-trace * (shape[1] - 1) / shape[1], "the trace counts one dimension only"),
+                *((float((_carried(x, rate) - right).mean()), mistake) for rate, mistake in wrong),
             )
             size = f"{steps} steps, {shape[1]} dimensions, it says {prediction}, nats"
             findings.append(Finding(f"mean of log p minus the exact value, {size}", float(excess.mean()), 0, error, suspects))
@@ -152,11 +155,11 @@ def memorise(cls: Any) -> list[Finding]:
 
         def network(x: Any, u: np.ndarray, y: Any = None, prediction: str = prediction) -> Any:
             a2 = alpha_bar[round(float(u[0]) * 1000)]
-            x = _array(x)
+            x = array(x)
             x0, eps = data.x0(x, a2), data.eps(x, a2)
             return Tensor({"eps": eps, "x0": x0, "v": math.sqrt(a2) * eps - math.sqrt(1 - a2) * x0}[prediction])
 
-        samples = _array(cls(network, (2,), config).sample(200, Generator(0)))
+        samples = array(cls(network, (2,), config).sample(200, Generator(0)))
         distance = np.sqrt(((samples[:, None] - POINTS) ** 2).sum(axis=2))  # (200, 3)
         least = np.bincount(distance.argmin(axis=1), minlength=3).min()
         far = float(distance.min(axis=1).max())
@@ -172,7 +175,7 @@ def ddim_eta1(cls: Any) -> list[Finding]:
     common = {"schedule": "cosine", "timesteps": 20, "variance": "small", "prediction": "eps", "sampling_steps": 0}
     ancestral, _ = _best(cls, sampler="ancestral", **common)
     ddim, _ = _best(cls, sampler="ddim", eta=1.0, **common)
-    gap = np.abs(_array(ancestral.sample(21, Impulses())) - _array(ddim.sample(21, Impulses()))).max()
+    gap = np.abs(array(ancestral.sample(21, Impulses())) - array(ddim.sample(21, Impulses()))).max()
     return [Finding("largest difference between DDIM with eta = 1 and ancestral samples", float(gap), 0, 1e-9)]
 
 
@@ -189,13 +192,13 @@ def param_round_trip(cls: Any) -> list[Finding]:
             model = cls(lambda x, u, y=None, says=says: Tensor(says), (3,), config)
             found = model.denoise(a * x0 + b * eps, t)
             for name, value, right in zip(("x_0", "ε"), found, (x0, eps), strict=True):
-                error = float(np.abs(_array(value) - right).max())
+                error = float(np.abs(array(value) - right).max())
                 what = f"largest error of {name}, {schedule} schedule, t = {t}, it says {prediction}"
                 findings.append(Finding(what, error, 0, 1e-6))
     return findings
 
 
-# ---- stand-ins for the generator
+# ---- a stand-in for the generator
 
 
 class Signs:
@@ -214,19 +217,6 @@ class Signs:
         return np.full(shape, low)
 
 
-class Impulses:
-    """A generator whose draw number i is 1 for sample i and 0 for all others."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def normal(self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: Any = None) -> np.ndarray:
-        """mean, but mean + std for the sample whose turn it is: (N, 1)."""
-        self.calls += 1
-        unit = (np.arange(shape[0]) == self.calls - 1).astype(np.float64)[:, None]
-        return mean + std * unit
-
-
 # ---- the best model, and what surrounds it
 
 
@@ -238,7 +228,7 @@ def _best(cls: Any, **options: Any) -> tuple[Any, GaussianData]:
     def network(x: Any, u: np.ndarray, y: Any = None) -> Tensor:
         t = np.rint(np.asarray(u) * config.timesteps).astype(int)
         alpha_bar = truth.alpha_bar[t][:, None]
-        x = _array(x)
+        x = array(x)
         eps = truth.eps(x, alpha_bar)
         x0 = np.sqrt(alpha_bar) * S2 * x / (alpha_bar * S2 + 1 - alpha_bar)
         return Tensor({"eps": eps, "x0": x0, "v": np.sqrt(alpha_bar) * eps - np.sqrt(1 - alpha_bar) * x0}[config.prediction])
@@ -252,7 +242,7 @@ def _signs(times: int) -> np.ndarray:
 
 
 def _supported(cls: Any, option: str) -> tuple[Any, ...]:
-    return tuple(getattr(cls, "supports", {}).get(option, OPTIONS[option]))
+    return supported(cls, option, OPTIONS[option])
 
 
 def _all(cls: Any, *options: str) -> Iterator[tuple[Any, ...]]:
@@ -265,17 +255,18 @@ def _subset(alpha_bar: np.ndarray, steps: int) -> GaussianData:
     return GaussianData(S2, alpha_bar[kept])
 
 
+def _carried(x: np.ndarray, rate: float) -> np.ndarray:
+    """log p(x) by an ODE that multiplies x by e^rate in all, and whose end is taken for N(0, I).     (N, D) -> (N,)"""
+    return _log_normal(x * math.exp(rate), 1.0) + x.shape[1] * rate
+
+
 def _log_normal(x: np.ndarray, variance: float) -> np.ndarray:
     return (-0.5 * (x**2 / variance + math.log(2 * math.pi * variance))).sum(axis=1)
 
 
-def _array(x: Any) -> np.ndarray:
-    return x.data if isinstance(x, Tensor) else np.asarray(x)
-
-
 def _number(loss: Any) -> float:
     """A loss as a number, be it a `Loss`, a Tensor or a number."""
-    return float(np.asarray(_array(getattr(loss, "total", loss))).item())
+    return float(np.asarray(array(getattr(loss, "total", loss))).item())
 
 
 # ---- the rows of the table

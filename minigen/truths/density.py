@@ -22,7 +22,7 @@ from ..models.maf import Autoregressive, MaskedNetwork
 from ..optim import Adam
 from ..random import Generator
 from .flow import LOG_2PI, cross_entropy, gaussian_mle, log_det_by_differences, moments, on_grid
-from .truth import Finding, Truth
+from .truth import Finding, Truth, array
 
 STEP, REACH = 0.1, 16.0  # of the grid for integrals: finer than a model's details, wider than its mass
 
@@ -35,19 +35,20 @@ def flow_density(cls: Any) -> list[Finding]:
     model = cls.example(Generator(0))
     x = 1.5 * np.random.default_rng(1).normal(size=(40, 2))
     with no_grad():
-        z, own = (_array(a) for a in model.encode(x))
+        z, own = (array(a) for a in model.encode(x))
         own = np.broadcast_to(own, (len(x),))
-        jacobian = log_det_by_differences(lambda x: _array(model.encode(x)[0]), x)
-        log_p = _array(model.log_prob(x))
+        jacobian = log_det_by_differences(lambda x: array(model.encode(x)[0]), x)
+        log_p = array(model.log_prob(x))
         grid = on_grid(((-REACH, REACH), (-REACH, REACH)), STEP)
-        log_grid = np.concatenate([_array(model.log_prob(part)) for part in np.array_split(grid, 16)])
-        drawn = np.asarray(_array(model.sample(10_000, Generator(3))), np.float64)
-        log_drawn = _array(model.log_prob(drawn))
+        log_grid = np.concatenate([array(model.log_prob(part)) for part in np.array_split(grid, 16)])
+        drawn = np.asarray(array(model.sample(10_000, Generator(3))), np.float64)
+        log_drawn = array(model.log_prob(drawn))
     total = float(np.exp(log_grid).sum() * STEP**2)
     mean_log = float((np.exp(log_grid) * log_grid).sum() * STEP**2)
     base = -0.5 * (z**2).sum(axis=1) - LOG_2PI  # log N(z; 0, I)
     slope = float((own * jacobian).sum() / (jacobian**2).sum())
-    offset = float(np.mean(log_p - base - own))
+    counted, offset = np.polyfit(own, log_p - base, 1) if np.ptp(own) > 1e-6 else (1.0, float(np.mean(log_p - base - own)))
+    farthest = float(np.abs(log_p - base - own).max())
     spread = 4 * float(log_drawn.std()) / math.sqrt(len(drawn)) + 2e-3
     return [
         Finding(
@@ -64,16 +65,28 @@ def flow_density(cls: Any) -> list[Finding]:
         ),
         Finding("largest error of log |det|, nats", float(np.abs(own - jacobian).max()), 0, 2e-6),
         Finding(
-            "log p - log N(z; 0, I) - log |det|, mean, nats",
-            offset,
+            "how often log p - log N(z; 0, I) counts log |det|",
+            float(counted),
+            1,
+            1e-6,
+            (
+                (2, "log |det| is added to the log-density of each of the 2 dimensions, and then summed: it counts twice"),
+                (-1, "log |det| is subtracted where it must be added"),
+                (0, "log |det| is left out of log p"),
+                (0.5, "log |det| is averaged over the dimensions in log p"),
+            ),
+        ),
+        Finding(
+            "what else is in log p, nats",
+            float(offset),
             0,
             1e-6,
             (
                 (LOG_2PI, "log N(z; 0, I) has no ½ log 2π"),
-                (-2 * float(own.mean()), "log |det| is subtracted where it must be added"),
-                (-float(own.mean()), "log |det| is left out of log p"),
+                (0.5 * LOG_2PI, "log N(z; 0, I) has ½ log 2π once, where it must have it for each dimension"),
             ),
         ),
+        Finding("largest |log p - log N(z; 0, I) - log |det||, nats", farthest, 0, 1e-6),
         Finding("total probability, on a grid", total, 1, 1e-3),
         Finding("E log p of samples, against ∫ p log p, nats", float(log_drawn.mean()), mean_log, spread),
     ]
@@ -91,7 +104,7 @@ def entropy_floor(cls: Any, steps: int = 150) -> list[Finding]:
     model.eval()
     extra = {"rng": rng} if "rng" in signature(model.log_prob).parameters else {}
     with no_grad():
-        found = cross_entropy(toy, lambda x: _array(model.log_prob(x.astype(dtype), **extra)), 0.05)
+        found = cross_entropy(toy, lambda x: array(model.log_prob(x.astype(dtype), **extra)), 0.05)
     below = max(0.0, toy.entropy - found) if math.isfinite(found) else math.nan
     return [Finding("nats by which the cross-entropy is below the entropy of the data", below, 0, 1e-3)]
 
@@ -108,9 +121,14 @@ def linear_flow(cls: Any) -> list[Finding]:
         loss.backward()
         optimizer.step()
     best = gaussian_mle(x)
+    shape = best - 1.5 * (1 + LOG_2PI)  # ½ log det S
+    least = lambda often: 1.5 * (LOG_2PI + often - often * math.log(often)) + often * shape  # log |det| counted so often
     suspects = (
         (best - 1.5 * LOG_2PI, "log N(z; 0, I) has no ½ log 2π"),
         (best / 3, "the loss is per dimension, where it should be per sample"),
+        (least(3), "log |det| is added to the log-density of each of the 3 dimensions, and then summed"),
+        (least(2), "log |det| counts twice"),
+        (least(1 / 3), "log |det| is averaged over the dimensions, where it must be summed"),
     )
     return [Finding("loss after training, nats", float(loss.item()), best, 1e-3, suspects)]
 
@@ -122,11 +140,11 @@ def actnorm(cls: Any) -> list[Finding]:
         x = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[-1] + 1) + 3
         norm = cls(shape[-1]).astype(np.float64)
         with no_grad():
-            mean, variance = moments(_array(norm(Tensor(x))[0]))
-            later = moments(_array(norm(Tensor(2 * x))[0]))[1]
+            mean, variance = moments(array(norm(Tensor(x))[0]))
+            later = moments(array(norm(Tensor(2 * x))[0]))[1]
             z, log_det = norm(Tensor(x))
         expected = shape[1] * shape[2] if len(shape) == 4 else 1
-        scale = np.log(_array(z).reshape(-1, shape[-1]).std(axis=0) / x.reshape(-1, shape[-1]).std(axis=0)).sum()
+        scale = np.log(array(z).reshape(-1, shape[-1]).std(axis=0) / x.reshape(-1, shape[-1]).std(axis=0)).sum()
         named = f"x of shape {shape}"
         findings += [
             Finding(f"largest mean of a channel, {named}", float(np.abs(mean).max()), 0, 1e-9),
@@ -134,7 +152,7 @@ def actnorm(cls: Any) -> list[Finding]:
             Finding(f"variance of twice the batch, {named}", float(later.mean()), 4, 1e-4, again),
             Finding(
                 f"log |det|, {named}",
-                float(np.ravel(_array(log_det))[0]),
+                float(np.ravel(array(log_det))[0]),
                 float(expected * scale),
                 1e-6,
                 ((float(scale), "the positions of an image are not counted: it must be H W times the sum over channels"),),
@@ -152,9 +170,9 @@ def turned_round(cls: Any) -> list[Finding]:
         p.data[...] += 0.3 * noise.normal(size=p.shape) / math.sqrt(max(1, p.shape[0] if p.ndim > 1 else 1))
     x, turned = noise.normal(size=(50, 4)), cls(maf)
     with no_grad():
-        z, log_det = (_array(a) for a in maf(Tensor(x)))
-        back, own = (_array(a) for a in turned(Tensor(z)))
-        forth = _array(turned.inverse(Tensor(x)))
+        z, log_det = (array(a) for a in maf(Tensor(x)))
+        back, own = (array(a) for a in turned(Tensor(z)))
+        forth = array(turned.inverse(Tensor(x)))
     slope = float((own * -log_det).sum() / (log_det**2).sum())
     return [
         Finding("largest error of the map", float(np.abs(back - x).max()), 0, 1e-9),
@@ -180,7 +198,7 @@ def dequantise(cls: Any) -> list[Finding]:
         flow = cls(Probit(), Uniform(), (2, 2, 1), GlowConfig(levels=levels))
         images = np.linspace(0, 1, levels).repeat(4).reshape(-1, 2, 2, 1).astype(np.float32)
         with no_grad():
-            bound = _array(flow.elbo(flow.preprocess(images, Generator(0)), Generator(1))[0])
+            bound = array(flow.elbo(flow.preprocess(images, Generator(0)), Generator(1))[0])
         bits = -np.asarray(bound, np.float64) / 4 / math.log(2)
         suspects = (
             (math.log2(levels - 1) if levels > 2 else -1.0, f"levels are scaled by {levels - 1}, where there are {levels}"),
@@ -190,10 +208,6 @@ def dequantise(cls: Any) -> list[Finding]:
         findings.append(Finding(f"bits per value at {levels} levels", float(bits.mean()), math.log2(levels), 1e-5, suspects))
         findings.append(Finding(f"largest difference between images at {levels} levels", float(np.ptp(bits)), 0, 1e-5))
     return findings
-
-
-def _array(x: Any) -> np.ndarray:
-    return x.data if isinstance(x, Tensor) else np.asarray(x)
 
 
 # ---- the rows of the table

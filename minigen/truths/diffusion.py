@@ -7,6 +7,7 @@ What known mistakes would give is at the end.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +151,26 @@ def bound_suspects(truth: GaussianData, sigma2: np.ndarray, right: float) -> tup
         (right - 0.5 * math.log(2 * math.pi), "½ log 2π is missing from L_0"),
         (-right, "the sign: this is minus the bound"),
     )
+
+
+def ode_mistakes(truth: GaussianData, between: Callable[[float], tuple[float, float]]) -> Iterator[tuple[float, str]]:
+    """Of `ddpm.pf_ode`: ∫_1^T of the rate a(t) of wrong equations dx/dt = a(t) x, by the midpoint rule, and the mistake.
+
+    The right one is  dx/dt = -½ β x - ½ g² s(x),  g² = β,  s = -x/v: a = -½ β (1 - 1/v)        (Song 2021, SDE, eq. 13)
+    between: t -> ᾱ, β.
+    """
+    steps = 2000
+    h = (len(truth.alpha_bar) - 2) / steps
+    alpha_bar, beta = np.array([between(1 + h * (i + 0.5)) for i in range(steps)]).T
+    v = alpha_bar * truth.variance + 1 - alpha_bar
+    for rate, mistake in (
+        (-0.5 * beta + 0.5 * np.sqrt(beta) / v, "the score is multiplied by g, where g² is meant"),
+        (-0.5 * np.sqrt(beta) * (1 - 1 / v), "β is replaced by its root: g for g²"),
+        (-0.5 * beta + beta / v, "the score has no ½: that is the drift of the reverse SDE, not of the ODE"),
+        (-0.5 * beta * (1 + 1 / v), "the score has the wrong sign"),
+        (-0.5 * beta * (1 - np.sqrt(1 - alpha_bar) / v), "ε stands where the score is meant, ε = -√(1 - ᾱ) s"),
+    ):
+        yield float(rate.sum() * h), mistake
 
 
 def sampler_suspects(path: GaussianData, sampler: str, kind: str) -> tuple[tuple[float, str], ...]:

@@ -18,7 +18,8 @@ from ..models.ebm import EBM2dConfig
 from ..models.ncsn import NCSN2dConfig
 from ..models.rbm import RBMConfig
 from ..random import Generator
-from .truth import Finding, Truth
+from .ddpm import Signs
+from .truth import Finding, Truth, array
 
 
 def ula_variance(curvature: float, step: float) -> float:
@@ -140,6 +141,19 @@ def rbm_z(cls: Any, d: int = 6, k: int = 5) -> list[Finding]:
         findings.append(Finding(f"log Z over {over} states, nats", float(model.log_partition(over)), truth.log_z(), 1e-9))
     v = truth.visible.reshape(-1, 2, 3, 1)
     findings.append(Finding("largest error of log p, nats", float(np.abs(model.log_prob(v) - truth.log_p()).max()), 0, 1e-9))
+    inputs, v_b = truth.visible @ truth.weight + truth.hidden_bias, truth.visible @ truth.visible_bias  # (2^D, K), (2^D,)
+    free = -np.logaddexp.reduce(truth.log_joint(), axis=1)  # (2^D,), by the sum over hidden states
+    suspects = (
+        (-float(free.mean()), "the energy has the wrong sign: low must be likely"),
+        (float((free + v_b).mean()), "the visible bias is left out of F"),
+        (float((free - v_b).mean()), "the visible bias counts twice in F"),
+        (float((free + 2 * v_b).mean()), "the visible bias has the wrong sign in F"),
+        (float((-2 * v_b - free).mean()), "the softplus has the wrong sign in F"),
+        (float((-v_b - np.logaddexp(0, inputs - truth.hidden_bias).sum(axis=1)).mean()), "the hidden bias is left out of F"),
+        (float((-v_b - inputs.sum(axis=1)).mean()), "the hidden units enter F without their softplus"),
+    )
+    energies = float(np.mean(array(model.energy(v))))
+    findings.append(Finding("mean of F(v) over all states, nats", energies, float(free.mean()), 1e-9, suspects))
     data, p = truth.visible[rng.integers(0, 2**d, 10)], np.exp(truth.log_p())
     loss = model.energy(data).mean() - (model.energy(truth.visible) * Tensor(p)).sum()
     error = max(
@@ -150,7 +164,7 @@ def rbm_z(cls: Any, d: int = 6, k: int = 5) -> list[Finding]:
     return findings
 
 
-def denoising_score(cls: Any, n: int = 50_000) -> list[Finding]:
+def denoising_score(cls: Any) -> list[Finding]:
     """Of data N(0, s²) the best network's loss is mean_σ ½ s²/(s² + σ²), and its score -x/(s² + σ²)."""
     s2, sigmas = 0.49, np.geomspace(2.0, 0.1, 5)
 
@@ -159,13 +173,22 @@ def denoising_score(cls: Any, n: int = 50_000) -> list[Finding]:
         return Tensor(-sigma * (x.data * np.sqrt(1 + sigma**2)) / (s2 + sigma**2))  # it sees x/√(1 + σ²), and says σ s(x)
 
     model = cls(network, (1,), NCSN2dConfig(sigma_max=2.0, sigma_min=0.1, noises=5))
-    loss = model.loss(math.sqrt(s2) * Generator(2).normal((n, 1), dtype=np.float64), Generator(3)).total.item()
+    data = math.sqrt(s2) * np.resize([1.0, -1.0], 4 * len(sigmas)).reshape(-1, 1)
+    loss = model.loss(data, Signs()).total.item()  # at each level once for each of the signs of data and noise: exact
     least = float((0.5 * s2 / (s2 + sigmas**2)).mean())
     x = np.linspace(-1, 1, 5)[:, None]
     error = max(float(np.abs(model.score(x, sigma) + x / (s2 + sigma**2)).max()) for sigma in sigmas)
-    suspects = ((2 * least, "the factor ½ is left out"),)
+    share = s2 / (s2 + sigmas**2)  # what of a level's ½ E n² is left
+    suspects = (
+        (2 * least, "the factor ½ is left out"),
+        (0.5 * float((share / sigmas**2).mean()), "the levels have no weight σ²"),
+        (0.5 * float((share / sigmas).mean()), "the levels have a weight of σ, where it must be σ²"),
+        (0.5 * float((share * sigmas**2).mean()), "the levels have a weight of σ⁴, where it must be σ²"),
+        (0.5 * float((4 - 3 * share).mean()), "the target has the wrong sign: it is -n/σ, for x̃ = x + σ n"),
+        (0.5 * float((share * len(sigmas)).mean()), "the levels are summed, where they must be averaged"),
+    )
     return [
-        Finding("loss of the best network", float(loss), least, 4 * math.sqrt(0.5 / n), suspects),
+        Finding("loss of the best network", float(loss), least, 1e-6, suspects),
         Finding("largest error of its score", error, 0, 1e-6),
     ]
 

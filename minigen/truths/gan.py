@@ -42,7 +42,9 @@ def optimal_d(cls: Any) -> list[Finding]:
         log_ratio = (0.5 * m * m, -m)  # a + b x
         for loss in ("minimax", "non-saturating"):
             gan = _line(cls, loss, m, log_ratio)
-            findings.append(Finding(f"{loss}: V(D*, G) for m = {m:g}", -_loss(gan), value_of_the_game(m), 1e-4))
+            value, what = value_of_the_game(m), f"{loss}: V(D*, G) for m = {m:g}"
+            wrong = ((-value, "the discriminator's loss has the wrong sign"), (value / 2, "its two halves are averaged"))
+            findings.append(Finding(what, -_loss(gan), value, 1e-4, wrong))
             for name, g in zip("ab", _slope(gan), strict=True):
                 findings.append(Finding(f"{loss}: slope of V in {name} at D* = a + b x, m = {m:g}", g, 0, 1e-3))
         findings.append(Finding(f"hinge: loss of D* for m = {m:g}", _loss(_step(cls, m)), 4 * float(ndtr(-m / 2)), 1e-3))
@@ -52,7 +54,12 @@ def optimal_d(cls: Any) -> list[Finding]:
         for loss, slope in slopes.items():
             gan = _line(cls, loss, m, log_ratio)
             g = grad(gan.generator_loss(N, Quantiles()), gan.generator.shift)
-            findings.append(Finding(f"{loss}: slope of the generator's loss in m = {m:g}", g.item(), slope, 1e-9 + 1e-6 * m))
+            suspects = (
+                *((other, f"this is the generator's loss of the {name} game") for name, other in slopes.items()),
+                (-slope, "the generator's loss has the wrong sign"),
+            )
+            what = f"{loss}: slope of the generator's loss in m = {m:g}"
+            findings.append(Finding(what, g.item(), slope, 1e-9 + 1e-6 * m, suspects))
     return findings
 
 
@@ -139,6 +146,12 @@ def dirac_gan(cls: Any, h: float = 0.1) -> list[Finding]:
             _modulus(cls, loss, gamma, h),
             dirac_modulus(slope, gamma, h),
             ROUND_OFF,
+            (
+                (dirac_modulus(slope, 2 * gamma, h), "R1 has no ½"),
+                (dirac_modulus(slope, gamma / 2, h), "R1 is half of what it must be, ½ γ |∇D|²"),
+                (dirac_modulus(slope, 0, h), "R1 does nothing: no gradient comes back through the slope of D"),
+                (dirac_modulus(2 * slope, gamma, h), "both losses count twice"),
+            ),
         )
         for loss, slope in (("minimax", 0.5), ("non-saturating", 0.5), ("hinge", 1.0))
         for gamma in (0.0, 0.5, 1.0)
@@ -237,7 +250,16 @@ def gradient_penalty(cls: Any, d: int = 3, n: int = 40, seed: int = 0) -> list[F
             "b": abs(in_b.data - weight * (w * g).mean(axis=0)).max(),
         }
         allowed = {k: 1e-8 + gp * v for k, v in moved.items()}
-        findings.append(Finding(f"{name}: the penalty", loss.item(), weight * value, allowed["penalty"]))
+        suspects = (
+            (0.0, "there is no penalty"),
+            (weight * value * n, "the penalty is summed over the batch, where it must be averaged"),
+            (2 * weight * value, "the penalty counts twice: R1 has a ½, the gradient penalty a 1"),
+            (weight * value / 2, "the penalty is half of what it must be"),
+            (weight * float(((norm**2 - 1) ** 2).mean()), "the norm has no root: the square of the slope is held near 1"),
+            (weight * float((np.maximum(norm - 1, 0) ** 2).mean()), "slopes below 1 are not punished"),
+            (weight * 0.5 * float(norm.mean()), "the norm is not squared"),
+        )
+        findings.append(Finding(f"{name}: the penalty", loss.item(), weight * value, allowed["penalty"], suspects))
         findings += [Finding(f"{name}: largest error of its gradient in {k}", v, 0, allowed[k]) for k, v in errors.items()]
     return [*findings, *_where(cls)]
 
@@ -253,8 +275,20 @@ def _where(cls: Any, n: int = 20_000) -> list[Finding]:
     u = (np.arange(100_000) + 0.5) / 100_000
     squares = (np.hypot(3 * u, 4 * (1 - u)) - 1) ** 2
     return [
-        Finding("r1: at real samples", penalty(0.0, 1.0), 4.5, ROUND_OFF),
-        Finding("gp: between two points", penalty(1.0, 0.0), squares.mean(), 4 * squares.std() / math.sqrt(n)),
+        Finding(
+            "r1: at real samples",
+            penalty(0.0, 1.0),
+            4.5,
+            ROUND_OFF,
+            ((8.0, "it is taken at generated samples"), (12.5, "it is taken at generated samples too")),
+        ),
+        Finding(
+            "gp: between two points",
+            penalty(1.0, 0.0),
+            squares.mean(),
+            4 * squares.std() / math.sqrt(n),
+            ((4.0, "it is taken at real samples"), (9.0, "it is taken at generated samples"), (2.25, "always half-way")),
+        ),
     ]
 
 

@@ -1,7 +1,7 @@
 """What a truth is: a check of a class against analytic facts. Start at `Truth`; the table of them is in __init__.py.
 
 Exact truths about Gaussian noise need no sampling: `SigmaPoints` stands in for the generator that a model draws its noise
-from, and makes averages of everything quadratic in the noise exact.
+from, and makes averages of everything quadratic in the noise exact; `Impulses` shows what a sampler makes of each draw.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from ..autograd import Tensor
 
 FLOAT32 = 2e-6  # what single precision may well lose in a sum
 
@@ -58,7 +60,8 @@ class Finding:
 class Truth:
     """An analytic fact that a correct model meets and a wrong one does not.
 
-    claim: one line.     source: where the fact is proved.     needs: the methods that a class must have to be checked.
+    claim: one line.     source: where the fact is proved.     needs: the methods that a class must have to be checked, "a|b|c"
+    for any of these.
     check(cls) -> findings, all of which must hold.
     made_of: how the parameters of its constructor must begin, by name; () for any.
     without: methods by which other kinds of models are known, that are made in the same way.
@@ -80,9 +83,10 @@ class Truth:
 
     def lacks(self, cls: type) -> str:
         """What the class would need to be checked, in words; "" where it lacks nothing."""
-        missing = [name for name in self.needs if not callable(getattr(cls, name, None))]
+        has = lambda name: callable(getattr(cls, name, None))
+        missing = [need for need in self.needs if not any(has(name) for name in need.split("|"))]
         if missing:
-            return f"it has no {' and no '.join(missing)}"
+            return f"it has no {' and no '.join(missing)}".replace("|", " or ")
         others = [name for name in self.without if callable(getattr(cls, name, None))]
         if others:
             return f"it is another kind of model: it has {' and '.join(others)}"
@@ -94,6 +98,38 @@ class Truth:
 def parameters_of(cls: type) -> tuple[str, ...]:
     """The names of the parameters of a class's constructor."""
     return tuple(inspect.signature(cls).parameters)
+
+
+def supported(cls: Any, option: str, every: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a class says in `supports` that it knows of an option; all that there is, where it says nothing."""
+    return tuple(getattr(cls, "supports", {}).get(option, every))
+
+
+def array(x: Any) -> np.ndarray:
+    """The raw array of a Tensor, or of what is one already."""
+    return x.data if isinstance(x, Tensor) else np.asarray(x)
+
+
+class Impulses:
+    """A generator each of whose draws, value for value, is 1 for one sample and 0 for all others.
+
+    Of draws (N, D) the first D samples get one value each, those of the next draws the samples after them. What a sampler that
+    is linear in its noise makes of it are then the columns of its matrix: the sum of their squares is its variance, for noise
+    of variance 1. With a sample to spare there is one without noise. scale: of the impulses, in the place of 1.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.values, self.scale = 0, scale
+
+    def normal(self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: Any = None) -> np.ndarray:
+        """(N, ...) float64. Raises ValueError where there are more values to draw than samples to show them."""
+        size = math.prod(shape[1:])
+        if self.values + size > shape[0]:
+            raise ValueError(f"more noise is drawn than it takes: {self.values + size} values for each of {shape[0]} samples")
+        unit = np.zeros((shape[0], size))
+        unit[self.values + np.arange(size), np.arange(size)] = self.scale
+        self.values += size
+        return mean + std * unit.reshape(shape)
 
 
 class SigmaPoints:

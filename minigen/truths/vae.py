@@ -16,8 +16,8 @@ from ..autograd import Tensor, no_grad, ops
 from ..models.vae import Gaussian, VAEConfig
 from ..nn import Linear, Module, parameter
 from ..random import Generator
-from .linear import Ppca
-from .truth import Finding, SigmaPoints, Truth
+from .linear import LOG_2PI, Ppca
+from .truth import Finding, Impulses, SigmaPoints, Truth, array
 
 N = 250  # samples
 ROUND_OFF = 1e-9
@@ -66,26 +66,44 @@ def iwae_bounds(cls: Any, likelihood: type = Gaussian, d: int = 6, q: int = 2, s
     """
     x = linear_data(N, d, seed)
     ppca = Ppca.fit(x, q)
-    log_p, (_, variance) = ppca.log_prob(x), ppca.posterior(x)  # (N,), (q,)
+    log_p, (mu, variance) = ppca.log_prob(x), ppca.posterior(x)  # (N,), (N, q) and (q,)
     shift, factor = 0.5 * np.sqrt(variance), 1.5  # a proposal beside the posterior, and wider, so that weights are bounded
     kl = 0.5 * q * (factor - 1 - math.log(factor) + 0.5**2)  # the same for every x
     with no_grad():
         exact = optimal_vae(ppca, cls, likelihood).log_weights(x, 3, Generator(1)).data - log_p  # (3, N)
         vae = optimal_vae(ppca, cls, likelihood, shift, factor)
-        log_w = vae.log_weights(x, 2 * q, SigmaPoints(q)).data.mean(axis=0) - log_p  # (N,)   quadratic in the noise
+        log_w = vae.log_weights(x, 2 * q, SigmaPoints(q)).data.mean(axis=0)  # (N,)   quadratic in the noise
         mean_w = np.exp(vae.log_weights(x, 1000, Generator(2)).data - log_p).mean(axis=0)  # (N,)
         rng = Generator(3)
         gaps = {k: vae.log_prob_bound(x, k, rng) - log_p for k in (1, 5, 50, 2000)}  # (N,) each
 
     means = [gap.mean() for gap in gaps.values()]
     bias = gaps[2000].var()  # of the logarithm of a mean weight, about twice over
+    wide = factor * variance
+    log_pz = float(-0.5 * ((mu + shift) ** 2 + wide + LOG_2PI).sum(axis=1).mean())  # E_q log p(z), and E_q log q(z|x)
+    log_qz, right = float(-0.5 * (LOG_2PI + np.log(wide) + 1).sum()), float(log_p.mean()) - kl
+    suspects = (
+        (right - 2 * (log_pz - log_qz), "log p(z) and log q(z|x) have each other's sign"),
+        (right + 2 * log_qz, "log q(z|x) is added, where it must be subtracted"),
+        (right + log_qz, "log q(z|x) is left out"),
+        (right - log_pz, "log p(z) is left out"),
+        (right - 0.5 * float(np.log(wide).sum()), "log q(z|x) has no log-variance: it is the density of ε, not of z"),
+        (right + 0.5 * d * LOG_2PI, "log p(x|z) has no ½ log 2π"),
+        (right + 0.5 * q * LOG_2PI, "log p(z) has no ½ log 2π, and log q(z|x) has it"),
+        (-right, "the weights are inverted: 1/w for w"),
+    )
+    bound = (
+        (-kl, "it is the mean of log w, where it must be the log of the mean of w"),
+        (math.log(2000), "the log of the sum of the weights, without - log k"),
+    )
     return [
         Finding("largest |log w - log p| with the exact posterior, nats", abs(exact).max(), 0, ROUND_OFF),
-        Finding("largest |E[log w] - log p + KL| with another proposal, nats", abs(log_w + kl).max(), 0, ROUND_OFF),
+        Finding("E[log w] with another proposal, nats", float(log_w.mean()), right, ROUND_OFF, suspects),
+        Finding("largest |E[log w] - log p + KL| of a sample, nats", abs(log_w - log_p + kl).max(), 0, ROUND_OFF),
         Finding("mean of w / p", mean_w.mean(), 1, _four_errors(mean_w)),
         Finding("gap of the bound with 1 sample, nats", means[0], -kl, _four_errors(gaps[1])),
         Finding(f"gaps with {', '.join(map(str, gaps))} samples that rise", float((np.diff(means) > 0).sum()), 3, 0),
-        Finding("gap of the bound with 2000 samples, nats", means[-1], 0, _four_errors(gaps[2000]) + bias),
+        Finding("gap of the bound with 2000 samples, nats", means[-1], 0, _four_errors(gaps[2000]) + bias, bound),
     ]
 
 
@@ -103,10 +121,38 @@ def pathwise(cls: Any) -> list[Finding]:
         moment = vae.elbo(np.zeros((1, 2)), noise)[1].sum() / len(noise)
         if moment.requires_grad:  # if not, no gradient comes, and the findings say so
             moment.backward()
+    cut = ((0.0, "no gradient comes through the sample: it is cut off (by detach, for instance), or has no noise in it"),)
+    variance = np.exp(logvar.data)
+    squared = [((float(2 * v**2), "the noise is multiplied by sigma², where sigma is meant"), *cut) for v in variance[0]]
     return [
-        Finding(f"gradient of E[z²] for {what}", _gradient(p)[0, i], expected[0, i], ROUND_OFF)
-        for what, p, expected in (("mu", mu, 2 * mu.data), ("log sigma²", logvar, np.exp(logvar.data)))
-        for i in range(2)
+        Finding(f"gradient of E[z²] for {what}", 0.0 if p.grad is None else float(p.grad.data[0, i]), right[0, i], ROUND_OFF, s)
+        for what, p, right, all_s in (("mu", mu, 2 * mu.data, [cut, cut]), ("log sigma²", logvar, variance, squared))
+        for i, s in enumerate(all_s)
+    ]
+
+
+def vae_prior(cls: Any, likelihood: type = Gaussian, d: int = 5, q: int = 2) -> list[Finding]:
+    """Samples of a linear VAE have its decoder's mean m, and the covariance W Wᵀ + σ² I: z ~ N(0, I), then x ~ p(x|z).
+
+    Exact: a linear VAE's samples are linear in the noise, so impulses show their covariance, and a sample without noise m.
+    """
+    ppca = Ppca.fit(linear_data(N, d, 0), q)
+    samples = np.asarray(array(optimal_vae(ppca, cls, likelihood).sample(q + d + 1, Impulses())), np.float64)
+    mean, rows = samples[-1], samples - samples[-1]
+    signal, noise = ppca.weight @ ppca.weight.T, ppca.variance * np.eye(d)
+    trace = float(np.trace(signal + noise))
+    suspects = (
+        (float(np.trace(signal)), "samples are the means of p(x|z): its noise is left out"),
+        (float(np.trace(noise)), "no code is drawn: all samples have the code 0"),
+        (float(np.trace(signal) + d * ppca.variance**2), "the noise of p(x|z) is scaled by its variance, not its deviation"),
+        (float(np.trace(signal) + d * ppca.variance**0.5), "the noise of p(x|z) is scaled by the root of its deviation"),
+        (float(np.trace(signal) + d), "the noise of p(x|z) is not scaled"),
+        (0.0, "nothing is drawn"),
+    )
+    return [
+        Finding("variance of samples, summed over their values", float((rows**2).sum()), trace, 1e-6, suspects),
+        Finding("largest error of their covariance", float(np.abs(rows.T @ rows - signal - noise).max()), 0, 1e-6),
+        Finding("largest error of a sample without noise", float(np.abs(mean - ppca.mean).max()), 0, 1e-6),
     ]
 
 
@@ -192,5 +238,14 @@ TRUTHS = (
         pathwise,
         made_of=VAE,
         mistakes="the sample is cut off from mu and sigma (by detach, for instance), or sigma is taken for its square",
+    ),
+    Truth(
+        "vae-prior",
+        "samples of a linear VAE have the covariance W Wᵀ + σ² I that codes from N(0, I) give",
+        "Tipping & Bishop 1999: x = W z + m + σ ε",
+        ("elbo", "sample", "astype"),
+        vae_prior,
+        made_of=VAE,
+        mistakes="codes that are not from the prior N(0, I), or samples without the noise of p(x|z)",
     ),
 )

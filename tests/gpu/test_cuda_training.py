@@ -39,6 +39,7 @@ def allow_synchronize(allow: bool) -> AbstractContextManager[None]:
 SHAPES = {True: (2,), False: (8, 8, 1)}  # of points, and of images
 ALL = sorted(MODELS)
 CURVES = ("vae-mlp", "realnvp")  # trained for fifty steps; any other with -m slow
+CHOOSING = ("vqvae",)  # between vectors that start out equal: rounding decides, and one choice changes what follows
 READERS = {"ebm2d": ((langevin, "mala"),)}  # reads the share of proposals that were accepted, once
 CLASSES = 3
 NOT_CAPTURED = [name for name in ALL if MODELS[name].cls.not_captured]
@@ -137,7 +138,10 @@ def test_one_step_is_that_of_the_cpu(name: str) -> None:
     np.testing.assert_allclose(parameters[0][clear], parameters[1][clear], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in CURVES else pytest.mark.slow) for n in ALL])
+DRAWN = [pytest.param(n, marks=() if n in CURVES else pytest.mark.slow) for n in ALL if n not in CHOOSING]
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_curves_of_fifty_steps(name: str) -> None:
     """All that a model reports, on one batch, so that a loss has to fall."""
     curves: list[dict[str, np.ndarray]] = []

@@ -105,6 +105,61 @@ class NoTwoPi(VAE):
         return elbo + 3 * math.log(2 * math.pi), log_px, kl  # of six values
 
 
+class InvertedWeights(VAE):
+    def log_weights(self, x, k, rng):
+        return -super().log_weights(x, k, rng)
+
+
+class NoProposal(VAE):
+    """log p(x|z) + log p(z) alone."""
+
+    def log_weights(self, x, k, rng):
+        logvar = self.encode(x)[1]
+        q = logvar.shape[1]
+        eps2 = ops.square(rng.normal((k, *logvar.shape), dtype=np.float64))  # the same points: sigma points come in turn
+        return super().log_weights(x, k, rng) - 0.5 * (eps2 + logvar + math.log(2 * math.pi)).sum(axis=-1) + 0 * q
+
+
+class NoJacobian(VAE):
+    def log_weights(self, x, k, rng):
+        return super().log_weights(x, k, rng) - 0.5 * self.encode(x)[1].sum(axis=1)
+
+
+class MeanOfLogs(VAE):
+    def log_prob_bound(self, x, k, rng, chunk=50):
+        return self.log_weights(x, k, rng).data.mean(axis=0)
+
+
+class NoLogK(VAE):
+    def log_prob_bound(self, x, k, rng, chunk=50):
+        return super().log_prob_bound(x, k, rng, chunk) + math.log(k)
+
+
+class CutOff(VAE):
+    def decode(self, z):
+        return super().decode(z.detach())
+
+
+class SigmaSquared(VAE):
+    def elbo(self, x, rng):
+        mu, logvar = self.encode(x)
+        log_px = self.likelihood.log_prob(x, self.decode(mu + ops.exp(logvar) * rng.normal(mu.shape)))
+        return log_px, log_px, log_px
+
+
+@pytest.mark.parametrize(("mutant", "truth", "said"), [
+    (InvertedWeights, "iwae-bounds", "the weights are inverted"),
+    (NoProposal, "iwae-bounds", "log q(z|x) is left out"),
+    (NoJacobian, "iwae-bounds", "it is the density of ε, not of z"),
+    (MeanOfLogs, "iwae-bounds", "the mean of log w, where it must be the log of the mean"),
+    (NoLogK, "iwae-bounds", "without - log k"),
+    (CutOff, "pathwise", "no gradient comes through the sample"),
+    (SigmaSquared, "pathwise", "the noise is multiplied by sigma²"),
+])  # fmt: skip
+def test_a_mistake_in_weights_or_gradients_is_named(mutant, truth, said):
+    assert said in str(states(mutant, truth)[truth])
+
+
 @pytest.mark.parametrize(("mutant", "said"), [
     (MeanOverTheCode, "the KL term is averaged over the code"),
     (Twice, "the KL term counts twice"),
@@ -128,6 +183,25 @@ class PerDimension(Flow):
     def encode(self, x):
         z, log_det = super().encode(x)
         return z, 2 * log_det
+
+
+class PerDimensionInLogProb(Flow):
+    """Σ_d (log N(z_d; 0, 1) + log |det|): the log-determinant broadcast against the dimensions, and then summed with them."""
+
+    def log_prob(self, x):
+        z, log_det = self.encode(x)
+        per_dimension = -0.5 * ops.square(z) - 0.5 * math.log(2 * math.pi)  # (N, D)
+        return (per_dimension + log_det.reshape(-1, 1)).sum(axis=1)
+
+
+class MeanInLogProb(Flow):
+    def log_prob(self, x):
+        return super().log_prob(x) - 0.5 * self.encode(x)[1]
+
+
+class OneConstant(Flow):
+    def log_prob(self, x):
+        return super().log_prob(x) + 0.5 * math.log(2 * math.pi)
 
 
 class NoConstant(Flow):
@@ -173,6 +247,9 @@ class OnePosition(ActNorm):
 FLOW_MISTAKES = {
     WrongSign: ("flow-density", "the log-determinant has the wrong sign"),
     PerDimension: ("flow-density", "the log-determinant is added to each of the 2 dimensions"),
+    PerDimensionInLogProb: ("flow-density", "log |det| is added to the log-density of each of the 2 dimensions"),
+    MeanInLogProb: ("flow-density", "log |det| is averaged over the dimensions in log p"),
+    OneConstant: ("flow-density", "½ log 2π once, where it must have it for each dimension"),
     NoConstant: ("flow-density", "log N(z; 0, I) has no ½ log 2π"),
     Subtracted: ("flow-density", "log |det| is subtracted where it must be added"),
     AnotherBase: ("flow-density", "another base in the sampler than in the density"),
@@ -194,9 +271,19 @@ def test_a_mistake_in_a_flow_is_named(mutant):
     assert said in str(verdict)
 
 
+@pytest.mark.parametrize(("mutant", "said"), [
+    (PerDimensionInLogProb, "log |det| is added to the log-density of each of the 3 dimensions, and then summed"),
+    (NoConstant, "must be"),
+])  # fmt: skip
+def test_a_mistake_shows_in_the_best_likelihood_too(mutant, said):
+    verdict = states(mutant, "gaussian-mle")["gaussian-mle"]
+    assert verdict.state == "fails"
+    assert said in str(verdict)
+
+
 @pytest.mark.parametrize(("name", "holding"), [
-    ("realnvp", {"flow-density", "entropy-floor", "gaussian-mle"}),
-    ("glow", {"dequantise"}),
+    ("realnvp", {"flow-density", "entropy-floor", "gaussian-mle", "density-sampler", "train-step"}),
+    ("glow", {"dequantise", "train-step"}),
     ("minigen.models.flow:ActNorm", {"actnorm"}),
     ("minigen.models.flow:Inverse", {"iaf-maf"}),
 ])  # fmt: skip

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from minigen import Tensor
-from minigen.models import EBM, MODELS, NCSN, RBM, LogisticMixture
+from minigen import Tensor, ops
+from minigen.models import EBM, MODELS, NCSN, RBM, LogisticMixture, Loss
 from minigen.models.autoregressive import PixelByPixel
 from minigen.truths import TRUTHS, check, subjects
 from minigen.truths.checking import built_in
@@ -46,6 +46,28 @@ class WithoutTheHalf(NCSN):
         return loss._replace(total=2 * loss.total)
 
 
+class WithoutItsWeight(NCSN):
+    """Every level as steep as its score: no λ(σ) = σ²."""
+
+    def loss(self, x, rng):
+        i = rng.integers(0, len(self.sigmas), (len(x),))
+        sigma = self.sigmas[i][:, None]
+        n = rng.normal(x.shape, dtype=x.dtype)
+        error = ops.square((self._scaled_score(x + sigma * n, i) + n) / sigma)
+        return Loss(0.5 * error.mean(), {})
+
+
+class NoSoftplus(RBM):
+    def energy(self, x):
+        v = (x if isinstance(x, Tensor) else Tensor(x)).reshape(len(x), -1)
+        return -(v * self.visible_bias).sum(axis=1) - ops.linear(v, self.weight, self.hidden_bias).sum(axis=1)
+
+
+class HighIsLikely(RBM):
+    def energy(self, x):
+        return -super().energy(x)
+
+
 class TwiceTheBias(RBM):
     def energy(self, x):
         v = (x if isinstance(x, Tensor) else Tensor(x)).reshape(len(x), -1)
@@ -80,7 +102,10 @@ MISTAKES = [
     (Cold, "ula", "the noise is √η where it must be √(2η): temperature ½"),
     (Uphill, "ula", "and must be"),
     (WithoutTheHalf, "denoising-score", "the factor ½ is left out"),
-    (TwiceTheBias, "rbm-z", "likely: the free energy"),
+    (WithoutItsWeight, "denoising-score", "the levels have no weight σ²"),
+    (TwiceTheBias, "rbm-z", "the visible bias counts twice in F"),
+    (NoSoftplus, "rbm-z", "the hidden units enter F without their softplus"),
+    (HighIsLikely, "rbm-z", "low must be likely"),
     (Narrow, "logistic-mixture", "the first and the last level"),
     (Unnormalised, "ar-sum", "Σ p(x) over all images"),
     (SeesItself, "causal", "largest slope of an output in its own pixel"),

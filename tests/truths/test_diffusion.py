@@ -4,14 +4,13 @@ They stand in minigen/truths/ddpm.py. Each is run on our model, and then on mist
 to catch.
 """
 
-import inspect
 import math
-import textwrap
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import plant
 
 from minigen.models import ddpm, probability_flow
 from minigen.models.ddpm import DDPM, log_discretised_normal
@@ -114,12 +113,7 @@ MISTAKES = {  # what it is: who catches it, where it is made, what is replaced, 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_caught(mistake, monkeypatch):
     check, owner, name, text, new = MISTAKES[mistake]
-    function = getattr(owner, name)
-    source = textwrap.dedent(inspect.getsource(function))
-    assert text in source, f"{name} has no {text!r}: mend the mistake"
-    scope = dict(vars(inspect.getmodule(function)))
-    exec(compile(source.replace(text, new), f"<{name} with a mistake>", "exec"), scope)
-    monkeypatch.setattr(owner, name, scope[name])
+    plant(monkeypatch, owner, name, text, new)
     assert {v.state for v in run_truths(DDPM, [TRUTHS[check]])} == {"fails"}
 
 
