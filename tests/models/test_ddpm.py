@@ -9,7 +9,7 @@ from scipy.special import ndtr
 from minigen import Tensor, no_grad
 from minigen.data import load
 from minigen.models import MODELS
-from minigen.models.ddpm import DDPM, DDPM2dConfig, DDPMConfig, mlp_ddpm, unet_ddpm
+from minigen.models.ddpm import DDPM, DDPM2dConfig, UNetDDPMConfig, mlp_ddpm, unet_ddpm
 from minigen.models.noise import PREDICTIONS
 from minigen.models.unet import UNet, time_embedding
 from minigen.optim import EMA
@@ -19,7 +19,7 @@ from minigen.training.figures import estimate, scores
 from minigen.training.run import load_run, train
 from minigen.truths import GaussianData
 
-SMALL = DDPMConfig(base=8, timesteps=20, sampling_steps=4, batch_size=8)
+SMALL = UNetDDPMConfig(base=8, timesteps=20, sampling_steps=4, batch_size=8)
 
 
 def test_training_comes_near_to_the_least_loss_and_the_least_bound():
@@ -34,7 +34,7 @@ def test_training_comes_near_to_the_least_loss_and_the_least_bound():
         ema.update()
     x = rng.normal((4000, 2), std=0.5)
     with ema.applied(), no_grad():
-        loss = np.mean([model.loss(x, rng).total.item() for _ in range(20)])
+        loss = np.mean([model.loss(rng.normal((4000, 2), std=0.5), rng).total.item() for _ in range(20)])
         bound = -model.log_prob_bound(x, 51, rng).mean()
     with ema.applied():
         exact = -model.log_prob(x[:1000], rng, 50).mean()
@@ -89,6 +89,17 @@ def test_time_embedding_tells_all_steps_apart():
     assert emb.shape == (1000, 32)
     distance = ((emb[:, None] - emb[None]) ** 2).sum(axis=2) + 10 * np.eye(1000)
     assert distance.min() > 0.1
+
+
+def test_times_are_spread_evenly_and_each_is_uniform():
+    model, rng = mlp_ddpm((2,), DDPM2dConfig(base=8, timesteps=10), Generator(0)), Generator(1)
+    for n in (10, 30):
+        assert (np.bincount(model.spread_times(n, rng), minlength=11)[1:] == n // 10).all()
+    first = np.array([model.spread_times(4, rng)[0] for _ in range(2000)])
+    counts = np.bincount(first, minlength=11)
+    assert counts[0] == 0
+    assert (np.abs(counts[1:] - 200) < 5 * np.sqrt(2000 * 0.1 * 0.9)).all()
+    assert all(len(set(model.spread_times(4, rng))) == 4 for _ in range(20))
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -162,8 +173,8 @@ def test_refusals():
         unet_ddpm((10, 8, 1), SMALL, Generator(0))
     with pytest.raises(ValueError, match="takes images"):
         mlp_ddpm((8, 8, 1), DDPM2dConfig(), Generator(0))
-    with pytest.raises(ValueError, match="base=12"):
-        unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, base=12), Generator(0))
+    with pytest.raises(ValueError, match="base=10"):
+        unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, base=10), Generator(0))
     with pytest.raises(ValueError, match="sample in"):
         unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, sampling_steps=21), Generator(0))
 
