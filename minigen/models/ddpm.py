@@ -34,7 +34,7 @@ TIME = 32  # size of the embedded time in the network for points
 @dataclass(frozen=True)
 class DDPMConfig(ModelConfig):
     batch_size: int = option(64, "samples in one training step", low=1)
-    anneal: int = option(0, "steps over which the learning rate falls to a fiftieth, where it stays; 0: it does not fall", low=0)
+    anneal: int = option(0, "steps over which the learning rate falls to a fiftieth, to stay there; 0: none", low=0)
     ema: float = option(0.9999, "decay of the averaged parameters that are evaluated; 0 for none", low=0.0, high=0.999999)
     schedule: str = option("cosine", "how noise grows", choices=("linear", "cosine"))
     timesteps: int = option(1000, "steps from data to noise", low=1, high=100_000)
@@ -311,12 +311,16 @@ class UNetDDPMConfig(DDPMConfig):
     base: int = option(16, "channels of the network at half resolution; four times as many at a quarter", low=8)
     depth: int = option(2, "residual blocks of the network at a quarter of the resolution", low=1)
     attention: bool = option(True, "attention at a quarter of the resolution")
+    fourier: bool = option(False, "show the network where between two grey levels a pixel lies: for a better likelihood")
 
 
 @register("ddpm", DDPM, UNetDDPMConfig, "diffusion of images, with a U-Net")
 def unet_ddpm(data_shape: tuple[int, ...], config: UNetDDPMConfig, rng: Generator) -> DDPM:
-    """For images whose sides are multiples of 4."""
+    """For images whose sides are multiples of 4. Raises ValueError for others, and for Fourier features without levels."""
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
         raise ValueError(f"ddpm needs images with sides that 4 divides, not data of shape {data_shape}; ddpm2d takes points")
-    network = UNet(data_shape[2], config.base, config.classes, rng, config.depth, config.attention)
+    if config.fourier and config.levels < 2:
+        raise ValueError("ddpm with Fourier features must know how many grey levels the images have: levels=256")
+    levels = config.levels if config.fourier else 0
+    network = UNet(data_shape[2], config.base, config.classes, rng, config.depth, config.attention, levels)
     return DDPM(network, data_shape, config)

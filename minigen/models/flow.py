@@ -35,7 +35,7 @@ class FlowConfig(ModelConfig):
     batch_size: int = option(512, "samples in one training step", low=1)
     lr: float = option(2e-3, "learning rate of Adam", low=0.0)
     steps: int = option(4000, "training steps, where nothing else is said", low=1)
-    anneal: int = option(4000, "steps over which the learning rate falls to a fiftieth, where it stays; 0: it does not fall", low=0)
+    anneal: int = option(4000, "steps over which the learning rate falls to a fiftieth, to stay there; 0: none", low=0)
     ema: float = option(0.998, "decay of the averaged parameters that are evaluated; 0 for none", low=0.0, high=0.999999)
 
 

@@ -20,6 +20,7 @@ from ..random import Generator
 
 BLOCK = 2  # pixels to a side that become channels
 GROUPS = 4  # of channels that are normalised together: several in each, or the norm would undo what the time adds
+PERIODS = (1, 2)  # of the Fourier features, in grey levels
 TIME = 32  # size of the embedded time that the network is told
 
 
@@ -27,15 +28,19 @@ class UNet(Module):
     """base: channels at half resolution, a multiple of 4; four times as many at a quarter.     classes: 0 for none.
 
     depth: residual blocks at a quarter of the resolution.     attention: whether there is some, after the first of them.
+    levels: of grey, if the network is to see where between two of them each pixel lies; 0: it is not told.
     """
 
-    def __init__(self, channels: int, base: int, classes: int, rng: Generator, depth: int = 2, attention: bool = True):
+    def __init__(
+        self, channels: int, base: int, classes: int, rng: Generator, depth: int = 2, attention: bool = True, levels: int = 0
+    ):
         if base % GROUPS:
             raise ValueError(f"the U-Net normalises {GROUPS} groups of channels: base={base} must be a multiple")
         c, d = base, BLOCK**2 * base  # at half resolution, at a quarter; the embedded time has d, too
         self.time = Sequential(Linear(TIME, d, rng=rng, activation="silu"), Linear(d, d, rng=rng))
         self.label = Embedding(classes + 1, d, rng=rng) if classes else None
-        self.enter = Conv2d(channels * BLOCK**2, c, 3, padding=1, rng=rng)
+        self.levels, seen = levels, channels * (1 + 2 * len(PERIODS) if levels else 1)
+        self.enter = Conv2d(seen * BLOCK**2, c, 3, padding=1, rng=rng)
         self.high = ResidualBlock(c, c, d, rng)
         self.down = Linear(BLOCK**2 * c, d, rng=rng)
         self.low = [ResidualBlock(d, d, d, rng) for _ in range(depth)]
@@ -51,7 +56,8 @@ class UNet(Module):
         if self.label is not None:
             emb = emb + self.label(y)
         emb = ops.silu(emb)
-        high = self.high(self.enter(ops.space_to_depth(x, BLOCK)), emb)  # (N, H/2, W/2, c)
+        seen = ops.concat([x, *fourier_features(x, self.levels)], axis=-1) if self.levels else x
+        high = self.high(self.enter(ops.space_to_depth(seen, BLOCK)), emb)  # (N, H/2, W/2, c)
         h = self.down(ops.space_to_depth(high, BLOCK))  # (N, H/4, W/4, d)
         for i, block in enumerate(self.low):
             h = block(h, emb)
@@ -93,6 +99,16 @@ class AttentionBlock(Module):
         n, height, width, c = x.shape
         tokens = self.norm(x).reshape(n, height * width, c)  # (N, L, c)
         return x + self.attention(tokens).reshape(n, height, width, c)
+
+
+def fourier_features(x: Tensor, levels: int) -> list[Tensor]:
+    """sin and cos of x, in [-1, 1], at periods of one and of two grey levels.     (N, H, W, C) -> 4 of them
+
+    A pixel with little noise is near a level. x itself hardly shows where the next one is; these do, so that the network can
+    round   (Kingma 2021, Variational diffusion models, https://arxiv.org/abs/2107.00630).
+    """
+    level = (x + 1) * ((levels - 1) / 2)  # 0, 1, ..., levels - 1 for clean pixels
+    return [f(level * (2 * math.pi / period)) for period in PERIODS for f in (ops.sin, ops.cos)]
 
 
 def time_embedding(u: np.ndarray, size: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from minigen.data import load
 from minigen.models import MODELS
 from minigen.models.ddpm import DDPM, DDPM2dConfig, UNetDDPMConfig, mlp_ddpm, unet_ddpm
 from minigen.models.noise import PREDICTIONS
-from minigen.models.unet import UNet, time_embedding
+from minigen.models.unet import UNet, fourier_features, time_embedding
 from minigen.optim import EMA
 from minigen.random import Generator
 from minigen.training.config import ConfigError, RunConfig
@@ -72,7 +72,12 @@ def test_unet_sees_everything():
 
 
 def test_every_parameter_of_the_networks_learns():
-    for name, shape, config in (("ddpm", (8, 8, 1), SMALL), ("ddpm2d", (2,), DDPM2dConfig(base=8, batch_size=8))):
+    fine = dataclasses.replace(SMALL, fourier=True, levels=17)
+    for name, shape, config in (
+        ("ddpm", (8, 8, 1), SMALL),
+        ("ddpm", (8, 8, 1), fine),
+        ("ddpm2d", (2,), DDPM2dConfig(base=8, batch_size=8)),
+    ):
         config = dataclasses.replace(config, classes=3)
         model, rng = MODELS[name].build(shape, config, Generator(0)), Generator(1)
         before = model.state_dict()
@@ -81,6 +86,18 @@ def test_every_parameter_of_the_networks_learns():
             model.train_step(rng.uniform((8, *shape)), rng, optimizers, y=np.arange(8) % 3)
         unmoved = [k for k, v in model.state_dict().items() if (v == before[k]).all()]
         assert unmoved == []
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+def test_fourier_features_are_the_same_at_all_grey_levels_and_tell_on_which_side_of_one_a_pixel_is(levels):
+    x = (2 * np.arange(levels) / (levels - 1) - 1).reshape(1, 1, levels, 1)
+    parity = (-1.0) ** np.arange(levels)  # the longer period takes two levels
+    sin, cos, sin_2, cos_2 = (f.data.reshape(-1) for f in fourier_features(Tensor(x), levels))
+    np.testing.assert_allclose([sin, sin_2], 0, atol=1e-10)
+    np.testing.assert_allclose(cos, 1)
+    np.testing.assert_allclose(cos_2, parity)
+    above = fourier_features(Tensor(x + 0.2 / (levels - 1)), levels)[0].data  # a tenth of the way to the next level
+    np.testing.assert_allclose(above, np.sin(0.2 * np.pi))
 
 
 def test_time_embedding_tells_all_steps_apart():
@@ -171,6 +188,8 @@ def test_refusals():
         unet_ddpm((2,), SMALL, Generator(0))
     with pytest.raises(ValueError, match="that 4 divides"):
         unet_ddpm((10, 8, 1), SMALL, Generator(0))
+    with pytest.raises(ValueError, match="how many grey levels"):
+        unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, fourier=True), Generator(0))
     with pytest.raises(ValueError, match="takes images"):
         mlp_ddpm((8, 8, 1), DDPM2dConfig(), Generator(0))
     with pytest.raises(ValueError, match="base=10"):
