@@ -14,7 +14,7 @@
 
 from .autoregressive import PixelByPixel, PixelConfig
 from .coupling import AffineCoupling, Coupling, RealNVPConfig, SplineConfig, SplineCoupling
-from .ddpm import DDPM, DDPM2dConfig, DDPMConfig
+from .ddpm import DDPM, DDPM2dConfig, DDPMConfig, UNetDDPMConfig
 from .ebm import EBM, EBM2dConfig, EBMConfig
 from .flow import ActNorm, Bijection, Chain, Flow, FlowConfig, Inverse, InvertibleLinear
 from .gan import GAN, DCGANConfig, GAN2dConfig, GANConfig
@@ -112,6 +112,7 @@ __all__ = [
     "RealNVPConfig",
     "SplineConfig",
     "SplineCoupling",
+    "UNetDDPMConfig",
     "VAEConfig",
     "VQVAEConfig",
     "deblurring",

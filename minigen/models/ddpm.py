@@ -21,6 +21,7 @@ import numpy as np
 from ..autograd import Tensor, no_grad, ops
 from ..autograd.backend import alike, beside, move
 from ..nn import Embedding, Linear, Module, init
+from ..optim import Adam, Optimizer, constant, cosine
 from ..random import Generator
 from . import probability_flow
 from .model import Loss, Model, ModelConfig, option, register
@@ -34,10 +35,11 @@ TIME = 32  # size of the embedded time in the network for points
 @dataclass(frozen=True)
 class DDPMConfig(ModelConfig):
     batch_size: int = option(64, "samples in one training step", low=1)
-    ema: float = option(0.999, "decay of the averaged parameters that are evaluated; 0 for none", low=0.0, high=0.999999)
+    anneal: int = option(0, "steps over which the learning rate falls to a fiftieth, to stay there; 0: none", low=0)
+    ema: float = option(0.9999, "decay of the averaged parameters that are evaluated; 0 for none", low=0.0, high=0.999999)
     schedule: str = option("cosine", "how noise grows", choices=("linear", "cosine"))
     timesteps: int = option(1000, "steps from data to noise", low=1, high=100_000)
-    prediction: str = option("eps", "what the network says: the noise, the data, or v", choices=PREDICTIONS)
+    prediction: str = option("v", "what the network says: the noise, the data, or v", choices=PREDICTIONS)
     sampler: str = option("ddim", "how samples are drawn", choices=("ancestral", "ddim"))
     sampling_steps: int = option(50, "steps of the sampler; 0: all", low=0)
     eta: float = option(0.0, "noise of the DDIM sampler: 0 none, 1 ancestral", low=0.0, high=1.0)
@@ -47,7 +49,6 @@ class DDPMConfig(ModelConfig):
     classes: int = option(0, "classes to be conditioned on, for labelled data; 0: none", low=0)
     drop_label: float = option(0.1, "share of labels that training hides, for guidance", low=0.0, high=1.0)
     guidance: float = option(1.0, "weight of classifier-free guidance: 0 none", low=0.0)
-    base: int = option(32, "channels of the network at full resolution", low=8)
 
 
 class DDPM(Model):
@@ -84,13 +85,28 @@ class DDPM(Model):
         t is uniform on 1..T, and the target ε, x_0 or v. As errors of x_0 these count SNR_t = ᾱ_t/(1 - ᾱ_t), 1, and SNR_t + 1.
         """
         config, n = self.config, len(x)
-        t = rng.integers(1, self.schedule.T + 1, (n,))
+        t = self.spread_times(n, rng)
         eps = rng.normal(x.shape, dtype=x.dtype)
         a, b = self.schedule.signal_and_noise(t, x)  # (N, 1, ...) each
         if y is not None:
             y = np.where(rng.bernoulli(config.drop_label, (n,)) > 0, self.classes, y)  # Ho & Salimans 2022, alg. 1
         output = self.network(self.schedule.q_sample(x, t, eps), self.time(t, x), y)
         return Loss(ops.mse_loss(output, target(config.prediction, x, eps, a, b)), {})  # truth ddpm-gaussian
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam with a short memory for the size of gradients, which falls fast at first; its rate rises over 100 steps."""
+        config, warmup = self.config, 100
+        falls = config.anneal > warmup
+        lr = cosine(config.lr, config.anneal, warmup, floor=0.02) if falls else constant(config.lr, warmup)
+        return {"adam": Adam(self.parameters(), lr, betas=(0.9, 0.99))}
+
+    def spread_times(self, n: int, rng: Generator) -> np.ndarray:
+        """A step for each sample: n of them evenly over 1..T, from a random start, so that batches differ less.     -> (n,)
+
+        Each is uniform on 1..T, which keeps the loss's mean; not independent   (Kingma 2021, arXiv 2107.00630, app. I.1).
+        """
+        start = rng.integers(0, self.schedule.T, (1,))
+        return 1 + (start + np.arange(n, like=start) * self.schedule.T // n) % self.schedule.T
 
     def time(self, t: float | np.ndarray, x: np.ndarray | Tensor) -> np.ndarray:
         """u = t/T for each sample, as the network wants it.     -> (N,)"""
@@ -277,7 +293,6 @@ class DDPM2dConfig(DDPMConfig):
     batch_size: int = option(512, "samples in one training step", low=1)
     lr: float = option(2e-3, "learning rate of Adam", low=0.0)
     timesteps: int = option(100, "steps from data to noise", low=1, high=100_000)
-    prediction: str = option("v", "what the network says: the noise, the data, or v", choices=PREDICTIONS)
     sampler: str = option("ancestral", "how samples are drawn", choices=("ancestral", "ddim"))
     sampling_steps: int = option(0, "steps of the sampler; 0: all", low=0)
     variance: str = option("large", "variance of an ancestral step", choices=("small", "large"))
@@ -292,9 +307,23 @@ def mlp_ddpm(data_shape: tuple[int, ...], config: DDPM2dConfig, rng: Generator) 
     return DDPM(MLP(data_shape[0], config.base, config.classes, rng), data_shape, config)
 
 
-@register("ddpm", DDPM, DDPMConfig, "diffusion of images, with a U-Net")
-def unet_ddpm(data_shape: tuple[int, ...], config: DDPMConfig, rng: Generator) -> DDPM:
-    """For images whose sides are multiples of 4. Raises ValueError for points, and for sides that 4 does not divide."""
+@dataclass(frozen=True)
+class UNetDDPMConfig(DDPMConfig):
+    batch_size: int = option(32, "samples in one training step", low=1)
+    lr: float = option(5e-3, "learning rate of Adam", low=0.0)
+    base: int = option(16, "channels of the network at half resolution; four times as many at a quarter", low=8)
+    depth: int = option(2, "residual blocks of the network at a quarter of the resolution", low=1)
+    attention: bool = option(True, "attention at a quarter of the resolution")
+    fourier: bool = option(False, "show the network where between two grey levels a pixel lies: for a better likelihood")
+
+
+@register("ddpm", DDPM, UNetDDPMConfig, "diffusion of images, with a U-Net")
+def unet_ddpm(data_shape: tuple[int, ...], config: UNetDDPMConfig, rng: Generator) -> DDPM:
+    """For images whose sides are multiples of 4. Raises ValueError for others, and for Fourier features without levels."""
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
         raise ValueError(f"ddpm needs images with sides that 4 divides, not data of shape {data_shape}; ddpm2d takes points")
-    return DDPM(UNet(data_shape[2], config.base, config.classes, rng), data_shape, config)
+    if config.fourier and config.levels < 2:
+        raise ValueError("ddpm with Fourier features must know how many grey levels the images have: levels=256")
+    levels = config.levels if config.fourier else 0
+    network = UNet(data_shape[2], config.base, config.classes, rng, config.depth, config.attention, levels)
+    return DDPM(network, data_shape, config)

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
 from ..nn import Known, Module, init, parameter
+from ..optim import Adam, Optimizer, cosine
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option
 
@@ -34,6 +35,7 @@ class FlowConfig(ModelConfig):
     batch_size: int = option(512, "samples in one training step", low=1)
     lr: float = option(2e-3, "learning rate of Adam", low=0.0)
     steps: int = option(4000, "training steps, where nothing else is said", low=1)
+    anneal: int = option(4000, "steps over which the learning rate falls to a fiftieth, to stay there; 0: none", low=0)
     ema: float = option(0.998, "decay of the averaged parameters that are evaluated; 0 for none", low=0.0, high=0.999999)
 
 
@@ -68,10 +70,18 @@ class Flow(Model):
         log_prob = self.log_prob(x).mean()
         return Loss(-log_prob, {"log_prob": log_prob})
 
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"adam": annealed_adam(self.parameters(), self.config)}
+
     def sample(self, n: int, rng: Generator) -> np.ndarray:
         """x = f⁻¹(z) for n codes z ~ N(0, I): exact, and in one pass where f⁻¹ takes one.     -> (n, *data_shape)"""
         with no_grad():
             return self.bijection.inverse(Tensor(rng.normal((n, math.prod(self.data_shape))))).data
+
+
+def annealed_adam(parameters: list[Tensor], config: FlowConfig) -> Adam:
+    """Adam, whose learning rate falls along half a cosine: the density of a flow is sharp, and the last steps must be small."""
+    return Adam(parameters, cosine(config.lr, config.anneal, floor=0.02) if config.anneal else config.lr)
 
 
 def standard_normal(z: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ import numpy as np
 from ..autograd import Tensor, no_grad, ops
 from ..nn import Conv2d, init
 from ..nn import Sequential as Layers
+from ..optim import Optimizer
 from ..random import Generator
 from .coupling import AffineCoupling, halves
 from .dequantise import Uniform, Variational, grey_levels, to_images
-from .flow import ActNorm, Bijection, Chain, Flow, FlowConfig, InvertibleLinear, sum_values
-from .model import Loss, Model, option, register
+from .flow import ActNorm, Bijection, Chain, Flow, FlowConfig, InvertibleLinear, annealed_adam, sum_values
+from .model import Loss, Model, option, other_default, register
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class GlowConfig(FlowConfig):
     batch_size: int = option(64, "images in one training step", low=1)
     lr: float = option(2e-3, "learning rate of Adam", low=0.0)
     steps: int = option(5000, "training steps, where nothing else is said", low=1)
+    anneal: int = other_default(FlowConfig, "anneal", 5000)
     levels: int = option(0, "grey levels of the images; 0: those of the data set", low=0, high=65536)
     flow_steps: int = option(6, "steps of flow at each scale", low=1)
     scales: int = option(2, "how often the image is squeezed to half its sides", low=1)
@@ -78,6 +80,9 @@ class ImageFlow(Model):
         bound = self.elbo(x, rng)[0].mean()
         per_value = -bound / math.prod(self.data_shape)
         return Loss(per_value, {"elbo": bound, "bits_per_dim": per_value / math.log(2)})
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"adam": annealed_adam(self.parameters(), self.config)}
 
     def sample(self, n: int, rng: Generator) -> np.ndarray:
         """Images, of L grey levels in [0, 1].     -> (n, H, W, C)"""

@@ -35,7 +35,7 @@ class NCSNConfig(ModelConfig):
     chain_steps: int = option(5, "Langevin steps at each level", low=1)
     epsilon: float = option(0.2, "size of a Langevin step in units of the noise: α_i = ε σ_i²", low=1e-9)
     denoise: bool = option(True, "end with a step to the clean sample that is expected behind the last noise")
-    base: int = option(32, "channels of the network at full resolution", low=8)
+    base: int = option(16, "channels of the network at half resolution; four times as many at a quarter", low=8)
 
 
 class NCSN(Model):

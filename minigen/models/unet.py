@@ -2,7 +2,8 @@
 
 The network of Ho 2020, app. B, made small enough for a CPU: group normalisation, SiLU, time in every residual block, attention
 where the image is smallest. The first thing it does is to make each 2 x 2 block of pixels into channels, and the last to undo
-that, so that nothing is computed at full resolution: four times fewer operations for the same number of parameters.
+that, so that nothing is computed at full resolution; between its two resolutions it moves the same way. Most of the
+operations, and nearly all of the parameters, are at a quarter of the resolution, where a channel costs least.
 
 Images are (N, H, W, C); H and W must be multiples of 4.
 """
@@ -18,43 +19,51 @@ from ..nn import Conv2d, Embedding, GroupNorm, Linear, Module, MultiHeadAttentio
 from ..random import Generator
 
 BLOCK = 2  # pixels to a side that become channels
-GROUPS = 8
+GROUPS = 4  # of channels that are normalised together: several in each, or the norm would undo what the time adds
+PERIODS = (1, 2)  # of the Fourier features, in grey levels
+TIME = 32  # size of the embedded time that the network is told
 
 
 class UNet(Module):
-    """base: channels at half resolution, a multiple of 8; twice as many at a quarter.     classes: 0 for none."""
+    """base: channels at half resolution, a multiple of 4; four times as many at a quarter.     classes: 0 for none.
 
-    def __init__(self, channels: int, base: int, classes: int, rng: Generator):
+    depth: residual blocks at a quarter of the resolution.     attention: whether there is some, after the first of them.
+    levels: of grey, if the network is to see where between two of them each pixel lies; 0: it is not told.
+    """
+
+    def __init__(
+        self, channels: int, base: int, classes: int, rng: Generator, depth: int = 2, attention: bool = True, levels: int = 0
+    ):
         if base % GROUPS:
             raise ValueError(f"the U-Net normalises {GROUPS} groups of channels: base={base} must be a multiple")
-        c, d, e = base, 2 * base, 4 * base  # at half resolution, at a quarter, of the embedded time
-        self.time = Sequential(Linear(c, e, rng=rng, activation="silu"), Linear(e, e, rng=rng))
-        self.label = Embedding(classes + 1, e, rng=rng) if classes else None
-        self.enter = Conv2d(channels * BLOCK**2, c, 3, padding=1, rng=rng)
-        self.high = ResidualBlock(c, c, e, rng)
-        self.down = Conv2d(c, c, 3, stride=2, padding=1, rng=rng)
-        self.low = ResidualBlock(c, d, e, rng)
-        self.middle = ResidualBlock(d, d, e, rng)
-        self.attention = AttentionBlock(d, rng)
-        self.low_up = ResidualBlock(2 * d, d, e, rng)
-        self.up = Conv2d(d, c, 3, padding=1, rng=rng)
-        self.high_up = ResidualBlock(2 * c, c, e, rng)
+        c, d = base, BLOCK**2 * base  # at half resolution, at a quarter; the embedded time has d, too
+        self.time = Sequential(Linear(TIME, d, rng=rng, activation="silu"), Linear(d, d, rng=rng))
+        self.label = Embedding(classes + 1, d, rng=rng) if classes else None
+        self.levels, seen = levels, channels * (1 + 2 * len(PERIODS) if levels else 1)
+        self.enter = Conv2d(seen * BLOCK**2, c, 3, padding=1, rng=rng)
+        self.high = ResidualBlock(c, c, d, rng)
+        self.down = Linear(BLOCK**2 * c, d, rng=rng)
+        self.low = [ResidualBlock(d, d, d, rng) for _ in range(depth)]
+        self.attention = AttentionBlock(d, rng) if attention else None
+        self.up = Linear(d, BLOCK**2 * c, rng=rng)
+        self.high_up = ResidualBlock(2 * c, c, d, rng)
         self.norm = GroupNorm(GROUPS, c, activation="silu")
         self.leave = Conv2d(c, channels * BLOCK**2, 3, padding=1, rng=rng, weight_init=init.zeros)
-        self.base = base
 
     def forward(self, x: Tensor, u: np.ndarray, y: np.ndarray | None = None) -> Tensor:
         """x: (N, H, W, C)     u: (N,) time in [0, 1]     y: (N,) int labels, or None     -> (N, H, W, C), zeros at first"""
-        emb = self.time(time_embedding(u, self.base))  # (N, e)
+        emb = self.time(time_embedding(u, TIME))  # (N, d)
         if self.label is not None:
             emb = emb + self.label(y)
         emb = ops.silu(emb)
-        h = self.enter(ops.space_to_depth(x, BLOCK))  # (N, H/2, W/2, c)
-        high = self.high(h, emb)
-        low = self.low(self.down(high), emb)  # (N, H/4, W/4, d)
-        h = self.attention(self.middle(low, emb))
-        h = self.low_up(ops.concat([h, low], axis=-1), emb)  # 2 d -> d
-        h = self.up(ops.upsample_nearest(h, 2))  # (N, H/2, W/2, c)
+        seen = ops.concat([x, *fourier_features(x, self.levels)], axis=-1) if self.levels else x
+        high = self.high(self.enter(ops.space_to_depth(seen, BLOCK)), emb)  # (N, H/2, W/2, c)
+        h = self.down(ops.space_to_depth(high, BLOCK))  # (N, H/4, W/4, d)
+        for i, block in enumerate(self.low):
+            h = block(h, emb)
+            if i == 0 and self.attention is not None:
+                h = self.attention(h)
+        h = ops.depth_to_space(self.up(h), BLOCK)  # (N, H/2, W/2, c)
         h = self.high_up(ops.concat([h, high], axis=-1), emb)  # 2 c -> c
         return ops.depth_to_space(self.leave(self.norm(h)), BLOCK)  # (N, H, W, C)
 
@@ -90,6 +99,16 @@ class AttentionBlock(Module):
         n, height, width, c = x.shape
         tokens = self.norm(x).reshape(n, height * width, c)  # (N, L, c)
         return x + self.attention(tokens).reshape(n, height, width, c)
+
+
+def fourier_features(x: Tensor, levels: int) -> list[Tensor]:
+    """sin and cos of x, in [-1, 1], at periods of one and of two grey levels.     (N, H, W, C) -> 4 of them
+
+    A pixel with little noise is near a level. x itself hardly shows where the next one is; these do, so that the network can
+    round   (Kingma 2021, Variational diffusion models, https://arxiv.org/abs/2107.00630).
+    """
+    level = (x + 1) * ((levels - 1) / 2)  # 0, 1, ..., levels - 1 for clean pixels
+    return [f(level * (2 * math.pi / period)) for period in PERIODS for f in (ops.sin, ops.cos)]
 
 
 def time_embedding(u: np.ndarray, size: int) -> np.ndarray:

@@ -9,9 +9,9 @@ from scipy.special import ndtr
 from minigen import Tensor, no_grad
 from minigen.data import load
 from minigen.models import MODELS
-from minigen.models.ddpm import DDPM, DDPM2dConfig, DDPMConfig, mlp_ddpm, unet_ddpm
+from minigen.models.ddpm import DDPM, DDPM2dConfig, UNetDDPMConfig, mlp_ddpm, unet_ddpm
 from minigen.models.noise import PREDICTIONS
-from minigen.models.unet import UNet, time_embedding
+from minigen.models.unet import UNet, fourier_features, time_embedding
 from minigen.optim import EMA
 from minigen.random import Generator
 from minigen.training.config import ConfigError, RunConfig
@@ -19,7 +19,7 @@ from minigen.training.figures import estimate, scores
 from minigen.training.run import load_run, train
 from minigen.truths import GaussianData
 
-SMALL = DDPMConfig(base=8, timesteps=20, sampling_steps=4, batch_size=8)
+SMALL = UNetDDPMConfig(base=8, timesteps=20, sampling_steps=4, batch_size=8)
 
 
 def test_training_comes_near_to_the_least_loss_and_the_least_bound():
@@ -34,7 +34,7 @@ def test_training_comes_near_to_the_least_loss_and_the_least_bound():
         ema.update()
     x = rng.normal((4000, 2), std=0.5)
     with ema.applied(), no_grad():
-        loss = np.mean([model.loss(x, rng).total.item() for _ in range(20)])
+        loss = np.mean([model.loss(rng.normal((4000, 2), std=0.5), rng).total.item() for _ in range(20)])
         bound = -model.log_prob_bound(x, 51, rng).mean()
     with ema.applied():
         exact = -model.log_prob(x[:1000], rng, 50).mean()
@@ -72,7 +72,12 @@ def test_unet_sees_everything():
 
 
 def test_every_parameter_of_the_networks_learns():
-    for name, shape, config in (("ddpm", (8, 8, 1), SMALL), ("ddpm2d", (2,), DDPM2dConfig(base=8, batch_size=8))):
+    fine = dataclasses.replace(SMALL, fourier=True, levels=17)
+    for name, shape, config in (
+        ("ddpm", (8, 8, 1), SMALL),
+        ("ddpm", (8, 8, 1), fine),
+        ("ddpm2d", (2,), DDPM2dConfig(base=8, batch_size=8)),
+    ):
         config = dataclasses.replace(config, classes=3)
         model, rng = MODELS[name].build(shape, config, Generator(0)), Generator(1)
         before = model.state_dict()
@@ -83,12 +88,35 @@ def test_every_parameter_of_the_networks_learns():
         assert unmoved == []
 
 
+@pytest.mark.parametrize("levels", [17, 256])
+def test_fourier_features_are_the_same_at_all_grey_levels_and_tell_on_which_side_of_one_a_pixel_is(levels):
+    x = (2 * np.arange(levels) / (levels - 1) - 1).reshape(1, 1, levels, 1)
+    parity = (-1.0) ** np.arange(levels)  # the longer period takes two levels
+    sin, cos, sin_2, cos_2 = (f.data.reshape(-1) for f in fourier_features(Tensor(x), levels))
+    np.testing.assert_allclose([sin, sin_2], 0, atol=1e-10)
+    np.testing.assert_allclose(cos, 1)
+    np.testing.assert_allclose(cos_2, parity)
+    above = fourier_features(Tensor(x + 0.2 / (levels - 1)), levels)[0].data  # a tenth of the way to the next level
+    np.testing.assert_allclose(above, np.sin(0.2 * np.pi))
+
+
 def test_time_embedding_tells_all_steps_apart():
     u = np.arange(1, 1001, dtype=np.float32) / 1000
     emb = time_embedding(u, 32)
     assert emb.shape == (1000, 32)
     distance = ((emb[:, None] - emb[None]) ** 2).sum(axis=2) + 10 * np.eye(1000)
     assert distance.min() > 0.1
+
+
+def test_times_are_spread_evenly_and_each_is_uniform():
+    model, rng = mlp_ddpm((2,), DDPM2dConfig(base=8, timesteps=10), Generator(0)), Generator(1)
+    for n in (10, 30):
+        assert (np.bincount(model.spread_times(n, rng), minlength=11)[1:] == n // 10).all()
+    first = np.array([model.spread_times(4, rng)[0] for _ in range(2000)])
+    counts = np.bincount(first, minlength=11)
+    assert counts[0] == 0
+    assert (np.abs(counts[1:] - 200) < 5 * np.sqrt(2000 * 0.1 * 0.9)).all()
+    assert all(len(set(model.spread_times(4, rng))) == 4 for _ in range(20))
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -160,10 +188,12 @@ def test_refusals():
         unet_ddpm((2,), SMALL, Generator(0))
     with pytest.raises(ValueError, match="that 4 divides"):
         unet_ddpm((10, 8, 1), SMALL, Generator(0))
+    with pytest.raises(ValueError, match="how many grey levels"):
+        unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, fourier=True), Generator(0))
     with pytest.raises(ValueError, match="takes images"):
         mlp_ddpm((8, 8, 1), DDPM2dConfig(), Generator(0))
-    with pytest.raises(ValueError, match="base=12"):
-        unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, base=12), Generator(0))
+    with pytest.raises(ValueError, match="base=10"):
+        unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, base=10), Generator(0))
     with pytest.raises(ValueError, match="sample in"):
         unet_ddpm((8, 8, 1), dataclasses.replace(SMALL, sampling_steps=21), Generator(0))
 
