@@ -46,12 +46,6 @@ def wide_tiles(extent, a, a_start, a_step, a_rows, rows, b, b_start, b_step, out
     _product2(extent, a, a_start, a_step, a_rows, rows, b, b_start, b_step, out, out_start, out_rows, accumulate)
 
 
-@jit(contract=True)
-def tile(vectors, extent, a, a_start, a_step, a_rows, b, b_start, b_step, out, out_start, out_rows, accumulate):
-    """`tiles` for ROWS rows."""
-    tiles(vectors, extent, a, a_start, a_step, a_rows, ROWS, b, b_start, b_step, out, out_start, out_rows, accumulate)
-
-
 def vector_registers(machine: str, features: set[str]) -> tuple[int, int]:
     """Bytes of one vector register and how many there are, for a processor of this kind."""
     if "avx512f" in features:
