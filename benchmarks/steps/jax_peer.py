@@ -105,6 +105,15 @@ class Library:
     def run(self, function: Callable, *arrays: Any) -> Any:
         return function(*arrays)
 
+    def sample_pixels(self, logits: Callable, p: dict, u: Any, count: int) -> Any:
+        """Binary images (N, 1, 28, 28), the first `count` pixels of each drawn by the definition, the others zero."""
+
+        def draw(i: Any, x: Any) -> Any:
+            at = (slice(None), slice(None), i // x.shape[3], i % x.shape[3])
+            return x.at[at].set((u[at] < jax.nn.sigmoid(logits(x)[at])).astype(x.dtype))
+
+        return jax.lax.fori_loop(0, count, draw, jnp.zeros_like(u))
+
     def frozen(self, p: dict) -> dict:
         return p
 

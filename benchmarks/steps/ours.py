@@ -11,6 +11,7 @@ import numpy as np
 import minigen
 from minigen import Tensor, grad, no_grad, ops
 from minigen.autograd.kernels import jit
+from minigen.models import MODELS
 from minigen.optim import Adam
 from minigen.random import Generator
 
@@ -86,6 +87,31 @@ class Library:
     def run(self, function: Callable, *arrays: Any) -> Any:
         with no_grad():
             return function(*arrays).data
+
+    def sample_pixels(self, logits: Callable, p: dict, u: Any, count: int) -> Any:
+        """Binary images (N, 28, 28, 1), the first `count` pixels of each drawn with cached activations, the others zero."""
+        model = self.pixelcnn(p, u.shape[1:])
+        x, known = np.zeros(u[..., 0].size, self.dtype).reshape(len(u), -1), np.arange(u[0].size) >= count
+        with no_grad():
+            model.draw(model, x, known, 1 - u.reshape(x.shape).astype(np.float64), None)  # a pixel is 1 where u >= P(0)
+        return x.reshape(u.shape)
+
+    def pixelcnn(self, p: dict, shape: tuple[int, ...]) -> Any:
+        """Our model of that name, with the workload's parameters."""
+        entry = MODELS["pixelcnn"]
+        model = entry.build(shape, entry.config(channels=64, blocks=7, gates=True, head=64, positions=False), Generator(0))
+        net = model.network
+        _, first, second = net.leave
+        layers = {"first": net.enter, "h1": first, "h2": second}
+        for i, block in enumerate(net.blocks):
+            layers |= {f"{i}.gate": block.conv, f"{i}.out": block.mix}
+        for name, layer in layers.items():
+            w = p[f"{name}.w"].data  # ours keeps the rows of a mask that are not empty, and a matrix for a kernel of 1 x 1
+            w = w[: len(layer.weight)] if layer.weight.ndim == 4 else w[0, 0]
+            layer.weight, layer.bias = Tensor(w), Tensor(p[f"{name}.b"].data)
+        if self.dtype == np.float64:
+            model.astype(np.float64)
+        return model
 
     def frozen(self, p: dict) -> dict:
         return {name: t.detach() for name, t in p.items()}

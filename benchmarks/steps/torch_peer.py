@@ -102,6 +102,14 @@ class Library:
         with torch.no_grad():
             return self.maybe_compiled(function)(*arrays)
 
+    def sample_pixels(self, logits: Callable, p: dict, u: Any, count: int) -> Any:
+        """Binary images (N, 1, 28, 28), the first `count` pixels of each drawn by the definition, the others zero."""
+        x = torch.zeros_like(u)
+        for i in range(count):
+            at = (..., *divmod(i, x.shape[3]))
+            x[at] = (u[at] < torch.sigmoid(self.run(logits, x)[at])).to(x.dtype)
+        return x
+
     def frozen(self, p: dict) -> dict:
         return {name: t.detach() for name, t in p.items()}
 

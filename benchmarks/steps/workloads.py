@@ -1,4 +1,4 @@
-"""The workloads: eleven networks, their losses and their steps, each written once for every library. Start at `VAEMLP`.
+"""The workloads: twelve of them, their losses and their steps, each written once for every library. Start at `VAEMLP`.
 
 A library `lib` (ours.py, torch_peer.py, jax_peer.py) offers layers on images in its own memory layout, so equal work is what
 all of them do: the same sums of products, from the same parameters, checked by equal losses (tests/benchmarks). Parameters and
@@ -350,15 +350,37 @@ class PixelCNN(Workload):
     def data(self, rng: np.random.Generator) -> Arrays:
         return {"x": (rng.random((self.batch, 1, 28, 28)) < 0.5).astype(np.float32)}
 
-    def loss(self, lib: Any, p: dict, data: dict, noise: Any) -> Any:
-        h = lib.masked(data["x"], p, "first", sees_itself=False)
+    def logits(self, lib: Any, p: dict, x: Any) -> Any:
+        h = lib.masked(x, p, "first", sees_itself=False)
         for i in range(7):
             h = h + lib.conv(lib.gated(lib.masked(h, p, f"{i}.gate", sees_itself=True)), p, f"{i}.out", 1, 0)
         h = lib.conv(lib.relu(h), p, "h1", 1, 0, "relu")
-        return lib.bce_mean(lib.conv(h, p, "h2", 1, 0), data["x"])
+        return lib.conv(h, p, "h2", 1, 0)
+
+    def loss(self, lib: Any, p: dict, data: dict, noise: Any) -> Any:
+        return lib.bce_mean(self.logits(lib, p, data["x"]), data["x"])
+
+
+class PixelCNNSample(PixelCNN):
+    """The first 56 pixels of 16 images, one after another: a fourteenth of a sample.
+
+    Peers run the network for each pixel, as their users do. We keep what has been computed (models/cached_sampling.py); the
+    pixels are the same.
+    """
+
+    name, batch, parameters, gflop = "pixelcnn_sample56", 16, 553_537, 775.6
+    samples, pixels = True, 56
+
+    def data(self, rng: np.random.Generator) -> Arrays:
+        return {}
+
+    def step(self, lib: Any, p: dict, data: dict, noise: Any) -> Any:
+        u = noise.uniform((self.batch, 1, 28, 28))
+        x = lib.sample_pixels(lambda x: self.logits(lib, p, x), p, u, self.pixels)
+        return lib.mean(x * lib.constants(np.arange(784.0).reshape(1, 1, 28, 28)))  # tells which pixels are set
 
 
 WORKLOADS: dict[str, Workload] = {
     w.name: w
-    for w in (VAEMLP(), VAEConv(), DCGAN(), WGANGP(), RealNVP(), Glow(), Convnet(), EBM(), DDPM(), DDIM(), PixelCNN())
+    for w in (VAEMLP(), VAEConv(), DCGAN(), WGANGP(), RealNVP(), Glow(), Convnet(), EBM(), DDPM(), DDIM(), PixelCNN(), PixelCNNSample())
 }
