@@ -33,11 +33,13 @@ os.environ["NUMBA_DISABLE_JIT"] = "1"  # read when numba is imported, below
 import numba
 import numpy as np
 
-numba.config.DISABLE_JIT = False  # convolution stays compiled: its innermost loop is LLVM code, which Python cannot run
+numba.config.DISABLE_JIT = False  # these stay compiled: their innermost loops are LLVM code, which Python cannot run
 importlib.import_module("minigen.autograd.kernels.conv.cpu")
+importlib.import_module("minigen.autograd.kernels.linalg.multiply")
 numba.config.DISABLE_JIT = True
 test_cards = importlib.import_module("test_cards")  # loads all other kernels
-numba.config.DISABLE_JIT = False  # for convolution's first call, which compiles
+numba.config.DISABLE_JIT = False  # for their first calls, which compile
+rows = importlib.import_module("minigen.autograd.kernels.softmax.rows")
 polynomial = importlib.import_module("minigen.autograd.kernels.elementwise.polynomial")
 backend = importlib.import_module("minigen.autograd.backend")
 
@@ -45,7 +47,10 @@ KERNEL_FOLDER = Path(backend.__file__).parent / "kernels"
 SMALL, LARGE = 3000, 60_000  # numbers in the arguments: ordinary Python is slow, so large cases are for what survives the small
 PATIENCE = 20  # seconds after which a mutant counts as caught in a loop without end
 
-COMPILED = ("conv/cpu.py", "conv/direct.py", "conv/few.py", "tile.py", "conv/weight.py")
+COMPILED = (
+    "conv/cpu.py", "conv/direct.py", "conv/few.py", "tile.py", "conv/weight.py",
+    "linalg/multiply.py", "linalg/product.py", "linalg/strip.py", "linalg/transpose.py",
+)
 FILES = [
     path
     for path in sorted(KERNEL_FOLDER.glob("*/*.py"))
@@ -62,6 +67,7 @@ TUNING = "chooses between versions that give the same, or cuts the work otherwis
 CHUNKS = "only calls of several chunks notice, which are too slow as ordinary Python: the compiled test_accuracy has one"
 BITS = "the difference is in high bits, which the shift into the exponent drops"
 INFINITE = "only rows of infinities notice: tests/ops/test_normalisation.py and test_reduction.py have them"
+SQUARE = "a is square: its last axis but one is as long"
 EXPLAINED = {
     ("elementwise/cpu.py", "if x[i] < -far", "Lt -> LtE"): TIE,
     ("elementwise/polynomial.py", "if n < i32(30)", "Lt -> LtE"): TIE,
@@ -76,10 +82,10 @@ EXPLAINED = {
     ("fused/cpu.py", "chunk, d = kept[", "off by one"): LONGER,
     ("fused/reference.py", "# not 0 · -inf", "Eq -> NotEq"): "a slope of 0 is what leaky_relu of tests/ops/test_fused.py has",
     ("indexing/reference.py", "wrong = rows[", ""): "only which of several wrong indices the message names",
-    ("linalg/cpu.py", "CHUNK_FLOPS", ""): TUNING,
-    ("linalg/cpu.py", "if b.ndim <= 2", "LtE -> Lt"): TUNING,
-    ("linalg/cpu.py", "a.reshape(a.shape[-2:])", "off by one"): TUNING,
-    ("linalg/cpu.py", "cuts = [", ""): TUNING,
+    ("linalg/cpu.py", "n = a.shape[-1]", "off by one"): SQUARE,
+    ("linalg/cpu.py", "if n <= BLOCK", ""): TUNING,
+    ("linalg/cpu.py", "half = n // 2", "off by one"): TUNING,
+    ("linalg/reference.py", "n = a.shape[-1]", "off by one"): SQUARE,
     ("loss/cpu.py", "if x > 0 else", "Gt -> GtE"): TIE,
     ("normalisation/cpu.py", "chunk, result = x[", ""): CHUNKS,
     ("normalisation/cpu.py", "CHUNK // channels", "off by one"): TUNING,
@@ -249,9 +255,12 @@ class Harness:
             self._add(case)
 
     def _dispatch_by_hand(self) -> None:
-        """exp and the like choose by the type of their argument, which in compiled code Numba does."""
+        """exp and the like choose by the type of their argument, which in compiled code Numba does. LLVM code sums rows."""
+        rows._sums = lambda x, y, centre, n: x.sum(dtype=np.float64)
+        rows._products = lambda x, y, centre, n: (x.astype(np.float64) * y).sum()
+        rows._squares = lambda x, y, centre, n: ((x.astype(np.float64) - centre) ** 2).sum()
         doubles = {"exp": "np.exp", "expm1": "np.expm1", "log": "np.log", "log1p": "np.log1p", "tanh": "np.tanh"}
-        doubles |= {"sigmoid": "sigmoid64", "erf": "math.erf", "normal_tail": "normal_tail64"}
+        doubles |= {"decay": "decay64", "sigmoid": "sigmoid64", "erf": "math.erf", "normal_tail": "normal_tail64"}
         for name, double in doubles.items():
             single = next(s for s in (f"{name}32", f"{name}_32") if hasattr(polynomial, s))
             source = f"def {name}(x):\n    return {single}(x) if isinstance(x, np.float32) else {double}(x)"

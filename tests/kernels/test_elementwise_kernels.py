@@ -27,6 +27,7 @@ POLYNOMIALS = {
     "sigmoid": (special.expit, 3.0),
     "erf": (special.erf, 2.0),
     "normal_tail": (lambda x: special.ndtr(-np.abs(x)), 7.0),
+    "decay": (lambda x: np.exp(-np.abs(x)), 1.5),
 }
 
 
@@ -48,6 +49,8 @@ def evaluate_all(x, out):
         out[6, i] = polynomial.erf(x[i])
     for i in range(x.size):
         out[7, i] = polynomial.normal_tail(x[i])[1]
+    for i in range(x.size):
+        out[8, i] = polynomial.decay(abs(x[i]))
 
 
 def float32_numbers(step):
@@ -105,7 +108,7 @@ def check_code(text, what):
 
 def test_float32_loops_are_vectorised_and_stay_in_float32():
     x = np.ones(4, np.float32)
-    check_code(code_of(evaluate_all, x, np.empty((8, 4), np.float32)), "a polynomial")
+    check_code(code_of(evaluate_all, x, np.empty((len(POLYNOMIALS), 4), np.float32)), "a polynomial")
     check_code(code_of(afresh(cpu.gelu_vjp), x, x, x.copy()), "gelu_vjp")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigen.autograd.kernels.jit import whole_vectors
-from minigen.autograd.kernels.linalg import cpu
+from minigen.autograd.kernels.linalg import cpu, multiply
 from minigen.autograd.kernels.linalg.product import BLOCK, PACKED
 from minigen.autograd.kernels.linalg.transpose import transpose
 
@@ -59,8 +59,8 @@ def test_small_integers_are_exact(rows, depth, columns, dtype, left, right):
 def test_parts_for_threads_make_the_whole(monkeypatch, shape, threads):
     a, b = random(0, *shape[:2]), random(1, *shape[1:])
     whole = cpu.matmul(a, b), cpu.matmul(np.stack([a] * 5), b.T.copy().T[None])
-    monkeypatch.setattr(cpu, "PARALLEL_TERMS", 0)
-    monkeypatch.setattr(cpu, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(multiply, "PARALLEL_TERMS", 0)
+    monkeypatch.setattr(multiply, "get_num_threads", lambda: threads)
     for order in "CF":
         left, right = np.array(a, order=order), np.array(b, order=order)
         np.testing.assert_array_equal(cpu.matmul(left, right), whole[0])

@@ -98,7 +98,7 @@ def softplus(x, out, beta):
     zero = x.dtype.type(0)
     for i in range(x.size):
         z = beta * x[i]
-        out[i] = (zero if z <= zero else x[i]) + p.log1p(p.exp(-abs(z))) / beta
+        out[i] = (zero if z <= zero else x[i]) + p.log1p(p.decay(abs(z))) / beta
 
 
 @binary
@@ -241,7 +241,7 @@ def _near(v, far):
 @jit(inline=True)
 def _sigmoids(v, one):
     """σ(v) and σ(-v) = 1 - σ(v), neither by a subtraction."""
-    e = p.exp(-abs(v))
+    e = p.decay(abs(v))
     high = one / (one + e)
     low = e * high
     return (low, high) if v < -v else (high, low)

@@ -6,7 +6,7 @@ arithmetic but no memory traffic, and one compiled kernel serves every activatio
 
 from __future__ import annotations
 
-from minigen.autograd.kernels.elementwise.polynomial import exp, sigmoid, tanh
+from minigen.autograd.kernels.elementwise.polynomial import decay, sigmoid, tanh
 from minigen.autograd.kernels.fused.reference import ACTIVATIONS
 from minigen.autograd.kernels.jit import jit
 
@@ -55,7 +55,7 @@ def activate(activation, slope, z):
     elif activation == SILU:
         for i in range(z.size):
             a = abs(z[i])
-            e = exp(-a)
+            e = decay(a)
             a = saturated if a > saturated else a
             z[i] = (zero if z[i] <= zero else z[i]) - a * (e / (one + e))
 
@@ -84,7 +84,7 @@ def activation_vjp(activation, slope, g, d):
     else:
         for i in range(g.size):
             a = abs(d[i])
-            e = exp(-a)
+            e = decay(a)
             s = e / (one + e)  # sigmoid(-|z|)
             a = saturated if a > saturated else a
             rest = a * (s - s * s) - s

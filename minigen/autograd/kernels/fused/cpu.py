@@ -49,7 +49,7 @@ def bias_act_vjp(
     code, chunks = number_of(activation, slope), _chunks(g.shape)
     sums = np.empty((chunks, bias.size))
     if g.size:
-        kept = y if from_output.py_func(code) else x
+        kept = y if from_output(code) else x
         arrays = contiguous(g), contiguous(kept), contiguous(bias), code, slope, gx, sums
         spread(partial(_bias_act_vjp, *arrays), chunks, g.size)
     gbias[:] = np.add.reduce(sums, 0)
@@ -93,7 +93,7 @@ def sample_normal_kl_vjp(
 
 def _chunks(shape: tuple[int, ...]) -> int:
     """The number of chunks of an array (rows, C)."""
-    rows = _rows.py_func(shape[1])
+    rows = _rows(shape[1])
     return (shape[0] + rows - 1) // rows
 
 

@@ -1,4 +1,4 @@
-"""Matrix products and triangular systems. Start at `cpu.matmul`; product.py says how one is made.
+"""Matrix products and triangular systems. Start at `matmul` of multiply.py; product.py says how one is made.
 
     matmul(a, b, out=None)                          (..., M, K) @ (..., K, N) -> (..., M, N), as `numpy.matmul`
     solve_triangular(a, b, lower, unit_diagonal)    x (B, N, K) with a x = b; a (B, N, N) or (1, N, N), b (B, N, K)

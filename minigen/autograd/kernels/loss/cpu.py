@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from minigen.autograd.kernels.arrays import buffer, buffers, flat
-from minigen.autograd.kernels.elementwise.polynomial import exp, log1p
+from minigen.autograd.kernels.elementwise.polynomial import decay, log1p
 from minigen.autograd.kernels.jit import jit
 from minigen.autograd.kernels.softmax.cpu import exp_in_place, shift, tile_rows
 from minigen.autograd.kernels.softmax.rows import row_sum
@@ -111,7 +111,7 @@ def _bce_with_logits(x, target, out, first, stop):
     for i in range(out.size):
         a = abs(x[i])
         w = one - target[i] if x[i] > zero else target[i]
-        out[i] = (zero if w == zero else a * w) + log1p(exp(-a))
+        out[i] = (zero if w == zero else a * w) + log1p(decay(a))
 
 
 @jit(contract=True)
@@ -132,6 +132,6 @@ def _bce_with_logits_vjp(g, x, target, out, first, stop):
 @jit(contract=True)
 def _slope(x, target, one):
     """σ(x) - target."""
-    e = exp(-abs(x))
+    e = decay(abs(x))
     s = e / (one + e)
     return (one - target) - s if x > 0 else s - target

@@ -13,6 +13,7 @@ from minigen.autograd.kernels.threads import spread
 
 __all__ = ["layer_norm", "layer_norm_vjp"]
 
+BLOCK = 8  # rows that are summed in the array's own precision, before they are added up in float64
 CHUNK = 1 << 14  # numbers in a chunk of rows, about: each gives one partial sum of the gradients of weight and bias
 
 
@@ -65,9 +66,10 @@ def _backward(g, x, weight, mean, std, eps, rows, out, sums, first, stop):
     real = x.dtype.type
     n = x.shape[1]
     normalised, weighted = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    weight_part, bias_part = np.zeros(n, x.dtype), np.zeros(n, x.dtype)
     for t in range(first, stop):
-        weight_sums, bias_sums = sums[0, t], sums[1, t]
-        for r in range(t * rows, min((t + 1) * rows, x.shape[0])):
+        last = min((t + 1) * rows, x.shape[0])
+        for r in range(t * rows, last):
             row, g_row, gx = x[r], g[r], out[r]
             centre, rstd = mean[r], real(1 / np.sqrt(np.float64(std[r]) ** 2 + eps))
             for i in range(n):
@@ -77,5 +79,11 @@ def _backward(g, x, weight, mean, std, eps, rows, out, sums, first, stop):
             for i in range(n):
                 gx[i] = (weighted[i] - first_mean - normalised[i] * second_mean) * rstd
             for i in range(n):
-                weight_sums[i] += g_row[i] * normalised[i]
-                bias_sums[i] += g_row[i]
+                weight_part[i] += g_row[i] * normalised[i]
+            for i in range(n):  # a loop of its own: both sums in one are not vectorised
+                bias_part[i] += g_row[i]
+            if (r + 1) % BLOCK == 0 or r + 1 == last:
+                for part, total in ((weight_part, sums[0, t]), (bias_part, sums[1, t])):
+                    for i in range(n):
+                        total[i] += part[i]
+                    part[:] = 0
