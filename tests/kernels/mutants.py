@@ -55,7 +55,7 @@ FILES = [
 ]
 
 
-# Why a survivor of the samples with seeds 0 and 7 is none: (file, part of the line, mutation) -> the reason. Those that another
+# Why a survivor of a sample, with seeds 0 and 7, is none: (file, part of the line, mutation) -> the reason. Those that another
 # test kills were tried by hand with that test.
 TIE = "at the very number where the branches meet they give the same"
 LONGER = "a buffer or a slice is longer than what is used of it"
@@ -68,6 +68,8 @@ INFINITE = "only rows of infinities notice: tests/ops/test_normalisation.py and 
 EXPLAINED = {
     ("elementwise/cpu.py", "if x[i] < -far", "Lt -> LtE"): TIE,
     ("elementwise/cpu.py", "v = far if v > far", "Gt -> GtE"): TIE,
+    ("elementwise/cpu.py", "zero = g.dtype.type(0)", "off by one"): "only a cotangent of 0: tests/ops/test_elementwise.py",
+    ("elementwise/polynomial.py", "_split(x * DENORMAL_SCALE", "Mult -> Div"): "only subnormals: tests/ops/test_elementwise.py",
     ("elementwise/polynomial.py", "if n < i32(30)", "Lt -> LtE"): TIE,
     ("elementwise/polynomial.py", "else mantissa - ONE", "drop a term"): "only from 2^30 on: tests/ops/test_elementwise.py",
     ("elementwise/polynomial.py", "value if x < INF else x + x", "drop a term"): "an infinity and NaN are their own double",
@@ -81,6 +83,7 @@ EXPLAINED = {
     ("fused/cpu.py", "activation_vjp(activation, slope, g[j", "drop a factor"): CHUNKS,
     ("fused/cpu.py", "a = x[2 * r * channels", "off by one"): LONGER,
     ("fused/cpu.py", "at = slice(r * n", "off by one"): LONGER,
+    ("fused/cpu.py", "z[i] += bias[i]", "Add -> Sub"): "only in place, as linear does it: tests/nn/test_layers.py",
     ("fused/cpu.py", "left, right = slice", "off by one"): LONGER,
     ("fused/cpu.py", "chunk, d = kept[", "off by one"): LONGER,
     ("fused/reference.py", "stretch = np.where(moved == 0, 0", "off by one"): "tests/ops/test_fused.py has a moved of 0",
