@@ -7,7 +7,7 @@ import pytest
 
 from minigen.autograd.cards import CARDS
 
-FEW = ["multiply", "tanh", "matmul", "concat", "where", "softmax", "linear"]
+FEW = ["multiply", "tanh", "matmul", "concat", "where", "softmax", "linear", "gated_tanh"]
 
 
 def test_every_kind_of_mutant_of_a_few_ops_is_killed() -> None:
