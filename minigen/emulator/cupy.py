@@ -428,6 +428,7 @@ class Device:
         _wait()
 
 
+__version__ = "emulated"
 VERSION = 13000
 cuda = _namespace(
     Device=Device,
