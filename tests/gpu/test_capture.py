@@ -5,6 +5,9 @@ Start at `test_a_replay_is_the_step`.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -59,6 +62,15 @@ def test_a_replay_is_the_step(adam: bool) -> None:
     assert captured.state() == plain.state()
     assert captured.rng.state == plain.rng.state
     assert (captured.optimizer.steps, captured.ema.steps) == (10, 10)
+
+
+def test_the_example_of_the_guide() -> None:
+    guide = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n((?:(?!```).)*Captured(?:(?!```).)*)```", guide, re.DOTALL)
+    x, y = batches(1)[0]
+    names = {"step": lambda x, y: x.sum() + y.sum(), "x": x, "y": y}
+    exec(code, names)
+    assert float(names["step"](x, y)) == float(x.sum() + y.sum())
 
 
 def test_a_replay_launches_once(gpu: str) -> None:
