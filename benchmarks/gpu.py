@@ -3,10 +3,12 @@
     python -m benchmarks.gpu                 the tests that need a GPU, also under compute-sanitizer; a run of every family;
                                              times, as a table and as benchmarks/results/gpu-NAME.json
     python -m benchmarks.gpu --times         the times only
+    python -m benchmarks.gpu --smoke         whether this program works: all of it at sizes that mean nothing, on the emulator
 
 A kernel that only moves numbers is held against the rate of a device-to-device copy, a convolution against the rate of a
 float32 matrix product, both measured in the same run, and against PyTorch where that is installed. Bytes and operations are
-those of the kernel's card: what must be moved and computed, not what this implementation does. Times are medians.
+those of the kernel's card: what must be moved and computed, not what this implementation does. Times are medians. Training
+steps are launched one by one, and replayed as a graph; PyTorch's are eager, and compiled where that works.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,57 +33,109 @@ from minigen.autograd.backend import KERNELS, move
 from minigen.autograd.kernels import conv, elementwise, fused, loss, normalisation, optim, philox, pool, reduction, softmax
 from minigen.models import FAMILIES, MODELS
 from minigen.random import Generator
+from minigen.training.captured import CapturedSteps
 from minigen.training.config import RunConfig
 from minigen.training.run import train
+
+from . import crossover
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = (conv, elementwise, fused, loss, normalisation, optim, philox, pool, reduction, softmax)  # imported: in KERNELS
 BATCH, IMAGE = 128, (28, 28, 1)  # of the training steps
 
-SANITIZED = ["-m", "pytest", "tests/gpu", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-k", "test_inputs_are_kept"]
+PEERED = ("vae-mlp", "vae")  # models whose steps are written in PyTorch below
+SMALL = (*PEERED, "gan2d", "realnvp", "ddpm2d", "made2d", "rbm")  # bound by launches; a family each
+
+TESTS = ["-m", "pytest", "tests/gpu", "-m", "gpu", "-q", "-n0", "-p", "no:cacheprovider"]  # one process: one GPU
+SANITIZED = [*TESTS, "-k", "test_inputs_are_kept"]
+NO_SANITIZER = (
+    "compute-sanitizer is not there: it comes with the CUDA toolkit (apt: cuda-sanitizer-13-0, conda: cuda-sanitizer-api); "
+    "put it on the PATH and run this again"
+)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the CUDA kernels on a GPU, train every family there, and take times.")
     parser.add_argument("--times", action="store_true", help="leave out the tests, the sanitizer and the training")
+    parser.add_argument("--smoke", action="store_true", help="try this program on the emulator, at sizes that mean nothing")
     parser.add_argument("--log2", type=int, default=26, help="numbers in a large array, as a power of two (26)")
     parser.add_argument("--out", type=Path, default=None, help="where to write the results (benchmarks/results)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    if args.smoke:
+        if args.out is None:
+            parser.error("--smoke needs --out: its results are none")
+        with backend.emulate():
+            return measure(args, log2=10, steps=6, device="cuda-emu")
     problem = backend.cuda_problem()
     if problem:
         print(f"benchmarks.gpu: {problem}", file=sys.stderr)
         return 2
-    right = args.times or check()
-    found: dict[str, Any] = {"environment": environment(), "copy": copy_rate(args.log2), "product": product_rate(args.log2)}
+    return measure(args, log2=args.log2, steps=300, device="cuda")
+
+
+def measure(args: argparse.Namespace, log2: int, steps: int, device: str) -> int:
+    """All of it, into a file and a picture. Returns 1 where something is not right."""
+    smoke = device != "cuda"
+    right = {} if args.times else check(smoke)
+    found: dict[str, Any] = {"environment": environment(), "copy": copy_rate(log2), "product": product_rate(log2)}
     if not args.times:
-        found["right"], found["training"] = right, {name: train_family(name) for name in FAMILIES}
+        families = {"vae": FAMILIES["vae"]} if smoke else FAMILIES
+        found["right"] = right
+        found["training"] = {name: train_family(name, steps, device) for name in families}
     print(f"copy {found['copy'] / 1e9:.0f} GB/s, float32 product {found['product'] / 1e12:.1f} TFLOP/s")
-    found["kernels"] = {name: show(name, kernel_row(found, *call)) for name, call in calls(1 << args.log2).items()}
-    found["steps"] = {name: show(name, step_row(name)) for name in ("vae-mlp", "vae")}
-    target = args.out or RESULTS / f"gpu-{found['environment']['device'].replace(' ', '-').lower()}.json"
+    table = calls(1 << max(log2, 16), 1 if smoke else BATCH)  # the least that images of 64 channels fit into
+    if smoke:
+        table = {name: call for name, call in table.items() if "wide" not in name}
+    repeats = 1 if smoke else 20
+    found["kernels"] = {name: show(name, kernel_row(found, repeats, *call)) for name, call in table.items()}
+    sizes = (3, 8) if smoke else (30, BATCH)
+    found["steps"] = {name: show(name, step_row(name, *sizes)) for name in (PEERED[:1] if smoke else SMALL)}
+    found["crossover"] = crossover.crossover(min(log2, 24), 2 if smoke else 15)
+    name = f"gpu-{found['environment']['device'].replace(' ', '-').lower()}"
+    target = args.out or RESULTS / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {target}")
-    return 0 if right else 1
+    crossover.plot(found["crossover"], target.with_suffix(".png"), found["environment"]["device"])
+    print(f"written: {target}, {target.with_suffix('.png').name}")
+    return 0 if all(status == "passed" for status in right.values()) else 1
 
 
-def check() -> bool:
-    """The tests that need a GPU, then the kernels under memcheck and racecheck. Every one runs, whatever the others say."""
-    tests = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    sanitizer = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
-    tools = [[*sanitizer, tool, sys.executable, *SANITIZED] for tool in ("memcheck", "racecheck")]
-    statuses = [subprocess.run(command, check=False).returncode for command in (tests, *tools)]
-    return not any(statuses)
+def check(smoke: bool = False) -> dict[str, str]:
+    """The tests that need a GPU, then the kernels under memcheck and racecheck: what became of each, whatever the others say.
+
+    smoke: look whether there are such tests only, and for the sanitizer not at all.
+    """
+    if smoke:
+        listed = subprocess.run([sys.executable, *TESTS, "--collect-only"], check=False, stdout=subprocess.DEVNULL).returncode
+        return {"tests": "passed" if listed == 0 else "failed"}
+    found = {"tests": _passed([sys.executable, *TESTS])}
+    sanitizer = shutil.which("compute-sanitizer")
+    for tool in ("memcheck", "racecheck"):
+        command = [str(sanitizer), "--error-exitcode", "9", "--tool", tool, sys.executable, *SANITIZED]
+        found[tool] = _passed(command) if sanitizer else "not run: there is no compute-sanitizer"
+    if not sanitizer:
+        print(NO_SANITIZER, file=sys.stderr)
+    return found
 
 
-def train_family(family: str, steps: int = 300) -> dict[str, float]:
-    """A run on digits from the command line's own code: the mean loss of its first and of its last twenty steps."""
-    config = RunConfig(model=FAMILIES[family][1], steps=steps, device="cuda")
+def _passed(command: list[str]) -> str:
+    return "passed" if subprocess.run(command, check=False).returncode == 0 else "failed"
+
+
+def train_family(family: str, steps: int, device: str) -> dict[str, float]:
+    """A run on digits from the command line's own code: the mean loss of its first and of its last twenty steps.
+
+    A GAN has no loss that falls: its discriminator's is told.
+    """
+    config = RunConfig(model=FAMILIES[family][1], steps=steps, device=device, log_every=min(20, steps // 2))
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder), quiet=True)
         lines = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    return show(family, {"first loss": losses[0], "last loss": losses[-1]})
+    for term in ("loss", "discriminator", "gap"):
+        values = [line[term] for line in lines if term in line]
+        if values:
+            return show(family, {f"first {term}": values[0], f"last {term}": values[-1]})
+    raise RuntimeError(f"a run of {family} reports none of the terms that are told here: {sorted(lines[0])}")
 
 
 def environment() -> dict[str, Any]:
@@ -146,12 +201,14 @@ def product_rate(log2: int) -> float:
     return 2 * side**3 / seconds(lambda: backend.cupy().matmul(a, a))
 
 
-def kernel_row(found: dict[str, Any], name: str, args: tuple, kwargs: dict, other: Callable | None = None) -> dict[str, float]:
+def kernel_row(
+    found: dict[str, Any], repeats: int, name: str, args: tuple, kwargs: dict, other: Callable | None = None
+) -> dict[str, float]:
     """Time, rates, and what part of the copy's or of the product's rate that is."""
     kernel = KERNELS[name]
     there = tuple(move(a, "cuda") if isinstance(a, np.ndarray) else a for a in args)
     run = kernel.on("cuda")
-    time_of = seconds(lambda: run(*there, **kwargs))
+    time_of = seconds(lambda: run(*there, **kwargs), repeats)
     flops, moved = kernel.card.flops(*args, **kwargs), kernel.card.bytes(*args, **kwargs)
     row = {"us": 1e6 * time_of, "of copy": moved / time_of / found["copy"], "of product": flops / time_of / found["product"]}
     torch = peer()
@@ -180,8 +237,8 @@ def show(name: str, row: dict[str, float]) -> dict[str, float]:
 # ---- what is timed
 
 
-def calls(n: int) -> dict[str, tuple]:
-    """label -> (kernel, arguments, options, the same in PyTorch): arrays of about n numbers."""
+def calls(n: int, batch: int) -> dict[str, tuple]:
+    """label -> (kernel, arguments, options, the same in PyTorch): arrays of about n numbers, images of so many in a batch."""
     rng = Generator(0)
 
     def draw(*shape: int) -> np.ndarray:
@@ -211,12 +268,12 @@ def calls(n: int) -> dict[str, tuple]:
         "group_norm": ("group_norm", (images, c[:64], c[:64], 8, 1e-5), {"activation": "silu"}),
         "group_norm_vjp": ("group_norm_vjp", (gimages, images, c[:64], c[:64], mean, std, 1e-5), {"activation": "silu"}),
         "max_pool2d": ("max_pool2d", (squares, (2, 2), (2, 2), (0, 0)), {}),
-        "upsample_nearest": ("upsample_nearest", (squares[: len(squares) // 4], (2, 2)), {}),
+        "upsample_nearest": ("upsample_nearest", (squares[: -(-len(squares) // 4)], (2, 2)), {}),
     }
     for label, shape, channels, kernel, stride in (
-        ("first", (BATCH, 28, 28, 1), 32, 4, 2),
-        ("middle", (BATCH, 14, 14, 32), 64, 4, 2),
-        ("wide", (BATCH, 32, 32, 128), 128, 3, 1),
+        ("first", (batch, 28, 28, 1), 32, 4, 2),
+        ("middle", (batch, 14, 14, 32), 64, 4, 2),
+        ("wide", (batch, 32, 32, 128), 128, 3, 1),
     ):
         table |= convolutions(label, draw(*shape), draw(kernel, kernel, shape[3], channels), stride)
     return table
@@ -243,17 +300,25 @@ def convolutions(label: str, x: np.ndarray, w: np.ndarray, stride: int) -> dict[
 # ---- training steps
 
 
-def step_row(name: str, steps: int = 30) -> dict[str, float]:
-    """Milliseconds of a training step on the wall clock, until its loss is known: ours, and PyTorch's in eager mode."""
+def step_row(name: str, steps: int, batch: int) -> dict[str, float]:
+    """Milliseconds of a training step on the wall clock, until its loss is known: ours launched one by one and replayed as a
+    graph; PyTorch's eager and compiled, for the models that are written in it below.
+    """
     entry = MODELS[name]
-    model = entry.build(IMAGE, entry.config(), Generator(0)).to("cuda")
-    optimizers, rng = model.optimizers(), Generator(1, "cuda")
-    x = Generator(2, "cuda").uniform((BATCH, *IMAGE))
-    row = {"ms": 1e3 * wall(lambda: model.train_step(x, rng, optimizers), steps)}
+    shape = (2,) if name.endswith("2d") or name == "realnvp" else IMAGE
+    row: dict[str, float] = {}
+    x = Generator(2, "cuda").uniform((batch, *shape))
+    for kind in ("ms", "captured ms"):
+        model = entry.build(shape, entry.config(), Generator(0)).to("cuda")
+        optimizers, rng = model.optimizers(), Generator(1, "cuda")
+        captured = CapturedSteps(model, rng, optimizers, None)
+        step = (lambda c=captured: c(x, {})) if kind != "ms" else (lambda m=model, o=optimizers, r=rng: m.train_step(x, r, o))
+        row[kind] = 1e3 * wall(step, steps)
     torch = peer()
-    if torch is not None:
-        row["torch ms"] = 1e3 * wall(torch_step(torch, name, entry.config(), "cuda"), steps)
-        row["times torch"] = row["torch ms"] / row["ms"]
+    if torch is not None and name in PEERED:
+        for kind, compiled in (("torch ms", False), ("torch compiled ms", True)):
+            row[kind] = 1e3 * wall(torch_step(torch, name, entry.config(), "cuda", compiled), steps)
+        row["times torch"] = row["torch ms"] / row["captured ms"]
     return row
 
 
@@ -268,8 +333,8 @@ def wall(step: Callable[[], object], steps: int) -> float:
     return statistics.median(times)
 
 
-def torch_step(torch: Any, name: str, config: Any, device: str) -> Callable[[], float]:
-    """The same network, loss and optimiser in PyTorch, images channels-first as is usual there."""
+def torch_step(torch: Any, name: str, config: Any, device: str, compiled: bool = False) -> Callable[[], float]:
+    """The same network, loss and optimiser in PyTorch, images channels-first as is usual there; eager, or compiled."""
     nn, f = torch.nn, torch.nn.functional
     h, d, c = config.hidden, config.latent, config.channels
     if name == "vae-mlp":
@@ -290,13 +355,17 @@ def torch_step(torch: Any, name: str, config: Any, device: str) -> Callable[[], 
     adam = torch.optim.Adam(model.parameters(), config.lr)
     grey = torch.rand(BATCH, 1, 28, 28, device=device)
 
-    def step() -> float:
-        x = torch.bernoulli(grey)
+    def loss_of(x: Any) -> Any:
         mu, logvar = encoder(x).chunk(2, dim=1)
         z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
         reconstruction = f.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum") / BATCH
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum() / BATCH
-        loss = reconstruction + kl
+        return reconstruction + kl
+
+    loss_of = torch.compile(loss_of) if compiled else loss_of
+
+    def step() -> float:
+        loss = loss_of(torch.bernoulli(grey))
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -221,7 +221,7 @@ def cupy() -> Any:
     try:
         return importlib.import_module(_package)
     except ImportError as error:
-        raise DeviceError(f"cannot use device 'cuda': {NO_CUPY}") from error
+        raise DeviceError(f"cannot use device 'cuda': {_no_cupy(error)}") from error
 
 
 def on_gpu(value: Any) -> bool:
@@ -230,22 +230,31 @@ def on_gpu(value: Any) -> bool:
     return module is not None and isinstance(value, module.ndarray)
 
 
-NO_CUPY = "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to match your driver)"
+EXTRAS = (12, 13)  # major versions of CUDA that an extra of this package brings CuPy for
+
+
+def _no_cupy(error: ImportError) -> str:
+    """Why CuPy cannot be imported, and what to do about it."""
+    if isinstance(error, ModuleNotFoundError) and error.name in (None, CUPY):
+        return "CuPy is not installed: pip install 'minigen[cuda13x]' (or cuda12x, to match your driver)"
+    reason = str(error).strip().partition("\n")[0]
+    return f"CuPy is installed, and cannot be imported ({reason}): uninstall every cupy, then pip install 'minigen[cuda13x]'"
 
 
 def cuda_problem() -> str | None:
     """Why arrays cannot be put on a GPU, and what to do about it, in one sentence; None if they can."""
     try:
         cuda = importlib.import_module(_package).cuda
-    except ImportError:
-        return NO_CUPY
+    except ImportError as error:
+        return _no_cupy(error)
     runtime = cuda.runtime
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
         return "there is no NVIDIA driver: install one, or leave out --device to use the CPU"
     if driver // 1000 < needed // 1000:
         known, wanted = driver // 1000, needed // 1000
-        return f"the driver knows CUDA {known}, CuPy needs CUDA {wanted}: update the driver, or install minigen[cuda{known}x]"
+        other = f", or install minigen[cuda{known}x]" if known in EXTRAS else f" to one for CUDA {EXTRAS[0]} or later"
+        return f"the driver knows CUDA {known}, CuPy needs CUDA {wanted}: update the driver{other}"
     try:
         cuda.nvrtc.getVersion()
     except (ImportError, OSError, RuntimeError) as error:

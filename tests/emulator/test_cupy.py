@@ -32,8 +32,13 @@ def test_every_name_exists_in_cupy() -> None:
     assert [name for name in cupy.LINALG if not hasattr(real.linalg, name)] == []
     assert [name for name in cupy.UFUNCS if not isinstance(getattr(real, name), real.ufunc)] == []
     assert [name for name in dir(cupy.ndarray) if name not in dir(real.ndarray) and not _of_python(name)] == []
-    for part in ("Device", "runtime", "nvrtc"):
-        assert hasattr(real.cuda, part)
+    assert [part for part in vars(cupy.cuda) if not hasattr(real.cuda, part)] == []
+    for kind in (cupy.cuda.Stream, cupy.cuda.Graph, cupy.cuda.Event, cupy.cuda.MemoryPool):
+        there = getattr(real.cuda, kind.__name__)
+        offered = [name for name, value in vars(kind).items() if callable(value) or name == "null"]
+        assert [name for name in offered if not hasattr(there, name)] == [], kind
+    assert "non_blocking" in real.cuda.Stream.__doc__
+    assert "streamCaptureModeRelaxed" in real.cuda.Stream.begin_capture.__doc__  # the default, which lets memory be allocated
     assert [name for name in vars(cupy.cuda.runtime) if not hasattr(real.cuda.runtime, name)] == []
     assert callable(importlib.import_module("cupyx").allow_synchronize)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 from pathlib import Path
@@ -18,6 +19,13 @@ from minigen.models import MODELS
 from minigen.training import figures, files
 from minigen.training.config import RunConfig
 from minigen.training.run import load_run, train
+
+
+class NotFound(RuntimeError):
+    """As cuda.pathfinder.DynamicLibNotFoundError, which CuPy 14 raises for a wheel without [ctk]."""
+
+
+NOT_FOUND = 'Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file: libnvrtc.so.13 or libnvrtc.so.12'
 
 
 def a_cupy(driver: int = 13000, runtime: int = 13010, nvrtc: Any = (13, 0), devices: Any = 1) -> types.ModuleType:
@@ -51,7 +59,9 @@ def a_cupy(driver: int = 13000, runtime: int = 13010, nvrtc: Any = (13, 0), devi
         (None, r"CuPy is not installed: pip install 'minigen\[cuda13x\]'"),
         (a_cupy(driver=0), r"there is no NVIDIA driver: install one, or leave out --device"),
         (a_cupy(driver=12080), r"the driver knows CUDA 12, CuPy needs CUDA 13: update .*, or install minigen\[cuda12x\]"),
+        (a_cupy(driver=11080, runtime=12090), r"knows CUDA 11, CuPy needs CUDA 12: update the driver to one for CUDA 12 "),
         (a_cupy(nvrtc=RuntimeError("none\nin 7 places")), r"NVRTC.* is not found \(none\): pip install 'minigen\[cuda13x"),
+        (a_cupy(nvrtc=NotFound(NOT_FOUND)), r"NVRTC.* is not found \(Failure finding .*: pip install 'minigen\[cuda13x\]'"),
         (a_cupy(devices=LookupError("cudaErrorNoDevice")), r"driver finds no usable GPU \(cudaErrorNoDevice\): check nvidia"),
         (a_cupy(devices=0), r"no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES"),
     ],
@@ -64,6 +74,20 @@ def test_what_is_missing_is_named_with_its_cure(
         use_device("cuda")
     assert cli.main(["doctor"]) == 0
     assert str(cuda_problem()) in capsys.readouterr().out
+
+
+def test_a_broken_cupy_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two wheels of CuPy in one environment, or a library that is missing: installing it once more would not help."""
+
+    def load(name: str) -> Any:
+        raise ImportError("libcuda.so.1: cannot open shared object file\nmore", name=name)
+
+    monkeypatch.setattr(backend.importlib, "import_module", load)
+    message = r"CuPy is installed, and cannot be imported \(libcuda.so.1: cannot open shared object file\): uninstall"
+    with pytest.raises(DeviceError, match=message):
+        use_device("cuda")
+    with pytest.raises(DeviceError, match=message):
+        backend.cupy()
 
 
 def test_a_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,3 +193,36 @@ def test_the_command(emulator: None, no_figures: None, tmp_path: Path, capsys: p
     assert files.read_json(tmp_path / "run" / "environment.json")["gpu"] == "emulated by the CPU"
     assert files.read_json(tmp_path / "run" / "config.json")["device"] == "cuda-emu"
     assert cli.main(["sample", folder, "-n", "3"]) == 0
+
+
+def test_a_captured_run(emulator: None, no_figures: None, tmp_path: Path) -> None:
+    """Losses are those of the CPU to rounding; resumed, before and after its steps were recorded, it goes on bit for bit."""
+    options = {"hidden": 16, "latent": 2, "ema": 0.9}
+    train(of("vae-mlp", "cpu", 7, **options), tmp_path / "cpu", quiet=True)
+    config = dataclasses.replace(of("vae-mlp", "cuda-emu", 7, **options), capture=True)
+    train(config, tmp_path / "whole", quiet=True)
+    whole = losses(tmp_path / "whole")
+    for line, other in zip(losses(tmp_path / "cpu"), whole, strict=True):
+        assert other == pytest.approx(line, rel=1e-4)
+    train(dataclasses.replace(config, steps=6), tmp_path / "parts", quiet=True)
+    run = train(config, tmp_path / "parts", resume=True, quiet=True)
+    assert losses(tmp_path / "parts")[-1] == pytest.approx(whole[-1], rel=1e-5)
+    assert run.ema is not None
+    assert run.ema.steps == run.optimizers["adam"].steps == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("vae --capture", "--capture records what a GPU does: add --device cuda"),
+        ("ebm2d --data moons --device cuda-emu --capture", "a step of ebm2d cannot be recorded: it reads the energies"),
+    ],
+)
+def test_what_cannot_be_captured_is_refused_at_once(
+    arguments: str, message: str, emulator: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(["train", *arguments.split(), "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -255,7 +255,7 @@ def test_what_nobody_uses_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_the_example_of_the_guide() -> None:
     guide = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text(encoding="utf-8")
-    code, message = re.search(r"```python\n(.*?)```\s+```\nKernelError: (.*?)```", guide, re.DOTALL).groups()
+    code, message = re.search(r"```python\n((?:(?!```).)*)```\s+```\nKernelError: (.*?)```", guide, re.DOTALL).groups()
     with pytest.raises(KernelError) as error:
         exec(code, {})
     assert str(error.value) == " ".join(message.split())

@@ -5,6 +5,9 @@ Start at `test_a_replay_is_the_step`.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -59,6 +62,15 @@ def test_a_replay_is_the_step(adam: bool) -> None:
     assert captured.state() == plain.state()
     assert captured.rng.state == plain.rng.state
     assert (captured.optimizer.steps, captured.ema.steps) == (10, 10)
+
+
+def test_the_example_of_the_guide() -> None:
+    guide = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n((?:(?!```).)*Captured(?:(?!```).)*)```", guide, re.DOTALL)
+    x, y = batches(1)[0]
+    names = {"step": lambda x, y: x.sum() + y.sum(), "x": x, "y": y}
+    exec(code, names)
+    assert float(names["step"](x, y)) == float(x.sum() + y.sum())
 
 
 def test_a_replay_launches_once(gpu: str) -> None:
@@ -125,7 +137,11 @@ def hidden_split(x: np.ndarray) -> np.ndarray:
         (hidden_split, r"split, minigen.random:\d+, cannot be .*: split: in a recorded step the children"),
     ],
 )
-def test_what_cannot_be_recorded_is_named(step: object, message: str) -> None:
+def test_what_cannot_be_recorded_is_named(step: object, message: str, gpu: str) -> None:
+    if gpu != "emulator":
+        if step is hidden_index:
+            pytest.skip("CuPy records the copy: only the emulator sees that the index would be read again at each replay")
+        message = "cannot be part of a captured step"  # for reasons that CUDA words in its own way
     run, (x, _) = Captured(step), batches(1)[0]  # type: ignore[arg-type]
     run(x)
     run(x)
