@@ -4,6 +4,7 @@ from . import init
 from .attention import MultiHeadAttention
 from .convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .layers import Dropout, Embedding, Linear, Sequential, parameter
+from .modulation import ModulatedConv2d
 from .module import Known, Module
 from .normalisation import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from .spectral_norm import SpectralConv2d, SpectralLinear, SpectralNorm
@@ -21,6 +22,7 @@ __all__ = [
     "Known",
     "LayerNorm",
     "Linear",
+    "ModulatedConv2d",
     "Module",
     "MultiHeadAttention",
     "Sequential",

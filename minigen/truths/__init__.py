@@ -9,7 +9,7 @@ Start at vae.py, whose truths are checked on a linear VAE. checking.py runs them
     linear, diffusion, flow, gradients                  the closed forms and tools that they rest on
 """
 
-from . import autoregressive, ddpm, density, energy, gan, inverse, quantised, sampling, training, vae
+from . import autoregressive, ddpm, density, energy, gan, inverse, layers, quantised, sampling, training, vae
 from .autoregressive import all_images, chi_square, composed, level_masses, pearson, seen_from, sensitivity, sum_over_images
 from .checking import SubjectError, Verdict, check, subjects
 from .diffusion import FinitePoints, GaussianData
@@ -28,7 +28,7 @@ from .gradients import reparameterised, score_function
 from .linear import Ppca, autoencoder_error
 from .truth import Finding, SigmaPoints, Truth
 
-FILES = (vae, quantised, gan, ddpm, inverse, density, energy, autoregressive, sampling, training)
+FILES = (vae, quantised, gan, layers, ddpm, inverse, density, energy, autoregressive, sampling, training)
 TRUTHS = {truth.name: truth for file in FILES for truth in file.TRUTHS}
 
 __all__ = [

@@ -121,7 +121,6 @@ def pf_ode(cls: Any) -> list[Finding]:
             return {"eps": b / v, "x0": a * S2 / v, "v": a * b * (1 - S2) / v}[prediction] * x
 
         config = DDPM2dConfig(schedule="linear", timesteps=1000, prediction=prediction)
-        wrong = list(ode_mistakes(truth, schedule.between))
         for shape, steps in (((7, 2), 600), ((3, 10), 200)):  # the exact trace; the estimate, exact for a diagonal Jacobian
             x = 0.7 * np.random.default_rng(0).normal(size=shape)
             v = truth.alpha_bar * S2 + 1 - truth.alpha_bar
@@ -134,7 +133,10 @@ def pf_ode(cls: Any) -> list[Finding]:
                 (-trace, "the trace is left out"),
                 (-2 * trace, "the trace has the wrong sign"),
                 (-trace * (shape[1] - 1) / shape[1], "the trace counts one dimension only"),
-                *((float((_carried(x, rate) - right).mean()), mistake) for rate, mistake in wrong),
+                *(
+                    (float((_log_normal(times * x, 1.0) + shape[1] * rate - right).mean()), mistake)
+                    for times, rate, mistake in ode_mistakes(truth, schedule.between, steps)
+                ),
             )
             size = f"{steps} steps, {shape[1]} dimensions, it says {prediction}, nats"
             findings.append(Finding(f"mean of log p minus the exact value, {size}", float(excess.mean()), 0, error, suspects))
@@ -253,11 +255,6 @@ def _all(cls: Any, *options: str) -> Iterator[tuple[Any, ...]]:
 def _subset(alpha_bar: np.ndarray, steps: int) -> GaussianData:
     kept = [0, *sorted(round(t) for t in np.linspace(1, len(alpha_bar) - 1, steps))]
     return GaussianData(S2, alpha_bar[kept])
-
-
-def _carried(x: np.ndarray, rate: float) -> np.ndarray:
-    """log p(x) by an ODE that multiplies x by e^rate in all, and whose end is taken for N(0, I).     (N, D) -> (N,)"""
-    return _log_normal(x * math.exp(rate), 1.0) + x.shape[1] * rate
 
 
 def _log_normal(x: np.ndarray, variance: float) -> np.ndarray:

@@ -153,24 +153,29 @@ def bound_suspects(truth: GaussianData, sigma2: np.ndarray, right: float) -> tup
     )
 
 
-def ode_mistakes(truth: GaussianData, between: Callable[[float], tuple[float, float]]) -> Iterator[tuple[float, str]]:
-    """Of `ddpm.pf_ode`: ∫_1^T of the rate a(t) of wrong equations dx/dt = a(t) x, by the midpoint rule, and the mistake.
+def ode_mistakes(
+    truth: GaussianData, between: Callable[[float], tuple[float, float]], steps: int
+) -> Iterator[tuple[float, float, str]]:
+    """Of `ddpm.pf_ode`: what wrong equations dx/dt = a(t) x come to, from t = 1 to T, and the mistake.
 
     The right one is  dx/dt = -½ β x - ½ g² s(x),  g² = β,  s = -x/v: a = -½ β (1 - 1/v)        (Song 2021, SDE, eq. 13)
-    between: t -> ᾱ, β.
+    between: t -> ᾱ, β.     -> by how much x is multiplied, ∫ a dt, and the mistake. Some are so steep that the solver's own
+    error counts, so it is done as a midpoint rule does it, in steps along which (√ᾱ, √(1 - ᾱ)) turns evenly.
     """
-    steps = 2000
-    h = (len(truth.alpha_bar) - 2) / steps
-    alpha_bar, beta = np.array([between(1 + h * (i + 0.5)) for i in range(steps)]).T
-    v = alpha_bar * truth.variance + 1 - alpha_bar
-    for rate, mistake in (
-        (-0.5 * beta + 0.5 * np.sqrt(beta) / v, "the score is multiplied by g, where g² is meant"),
-        (-0.5 * np.sqrt(beta) * (1 - 1 / v), "β is replaced by its root: g for g²"),
-        (-0.5 * beta + beta / v, "the score has no ½: that is the drift of the reverse SDE, not of the ODE"),
-        (-0.5 * beta * (1 + 1 / v), "the score has the wrong sign"),
-        (-0.5 * beta * (1 - np.sqrt(1 - alpha_bar) / v), "ε stands where the score is meant, ε = -√(1 - ᾱ) s"),
-    ):
-        yield float(rate.sum() * h), mistake
+    angle = np.arccos(np.sqrt(truth.alpha_bar[1:]))
+    times = np.interp(np.linspace(angle[0], angle[-1], steps + 1), angle, np.arange(1, len(truth.alpha_bar)))
+    h = np.diff(times)
+    first, middle = (np.array([between(float(t)) for t in at]).T for at in (times[:-1], times[:-1] + h / 2))
+    rates: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {  # a of ᾱ, β, v
+        "the score is multiplied by g, where g² is meant": lambda alpha, beta, v: -0.5 * beta + 0.5 * np.sqrt(beta) / v,
+        "β is replaced by its root: g for g²": lambda alpha, beta, v: -0.5 * np.sqrt(beta) * (1 - 1 / v),
+        "the score has no ½: that is the drift of the reverse SDE": lambda alpha, beta, v: -0.5 * beta + beta / v,
+        "the score has the wrong sign": lambda alpha, beta, v: -0.5 * beta * (1 + 1 / v),
+        "ε stands where the score is meant": lambda alpha, beta, v: -0.5 * beta * (1 - np.sqrt(1 - alpha) / v),
+    }
+    for mistake, rate in rates.items():
+        start, half = (rate(alpha, beta, alpha * truth.variance + 1 - alpha) for alpha, beta in (first, middle))
+        yield float(np.prod(1 + h * half * (1 + h / 2 * start))), float((h * half).sum()), mistake
 
 
 def sampler_suspects(path: GaussianData, sampler: str, kind: str) -> tuple[tuple[float, str], ...]:

@@ -53,7 +53,7 @@ def sampled(covariance: np.ndarray, alpha_bar: np.ndarray) -> np.ndarray:
 
 
 def linear_inverse(cls: Any) -> list[Finding]:
-    """At every step x_0 given x_t and y is what the posterior says, and DDIM samples have its spread, but for DDIM's own."""
+    """At every step x_0 given x_t and y is what the posterior says, and DDIM samples end with its spread."""
     rng = np.random.default_rng(0)
     root = rng.normal(size=(D, D)) * np.linspace(1.0, 0.1, D)
     prior = LinearGaussian(rng.normal(size=D), root @ root.T / D + 0.01 * np.eye(D))

@@ -14,7 +14,8 @@ import numpy as np
 from ..autograd import Tensor, grad
 from ..autograd.tape import Leaf, Node
 from ..models.gan import GANConfig
-from ..optim import SGD
+from ..nn import parameter
+from ..optim import SGD, FlatParameters
 from ..random import Generator
 from .gan import Point, Slope
 from .truth import Finding, Truth
@@ -198,6 +199,44 @@ def _other(player: str, theta: float, psi: float, allowed: list[float]) -> float
     return allowed[1] - _sigma(psi * theta) * psi
 
 
+# ---- averages of parameters
+
+
+def ema(cls: Any, decay: float = 0.9, steps: int = 200) -> list[Finding]:
+    """average ← d_t average + (1 - d_t) θ,  d_t = min(decay, (1 + t)/(10 + t)), while θ takes known values."""
+    start, path = np.array([2.0, -1.0]), np.sin(np.arange(steps) / 7)[:, None] * [1.0, 3.0] + [0.0, 1.0]  # (2,), (T, 2)
+    warm, findings = lambda t: min(decay, (1 + t) / (10 + t)), []
+    for updates in (3, steps):  # in the warm-up, and long after it
+        p = parameter(start.copy())
+        flat = FlatParameters([p])
+        average = cls(flat, decay)
+        for value in path[:updates]:
+            flat.data[...] = value
+            flat.written()
+            average.update()
+        with average.applied():
+            found = float(p.data.sum())
+
+        def after(decay_at: Any, a: np.ndarray = start, path: np.ndarray = path[:updates]) -> float:
+            for t, value in enumerate(path):
+                a = decay_at(t) * a + (1 - decay_at(t)) * value
+            return float(a.sum())
+
+        suspects = (
+            (float(path[updates - 1].sum()), "it is the parameter itself"),
+            (float(start.sum()), "the average never moves"),
+            (after(lambda t: 1 - warm(t)), "decay and 1 - decay are exchanged"),
+            (after(lambda t: decay), "there is no warm-up"),
+            (after(warm, 0 * start), "the average starts at 0"),
+            (after(lambda t: (1 + t) / (10 + t)), "the warm-up never ends: min(decay, ...) is left out"),
+            (after(lambda t: min(decay, (2 + t) / (11 + t))), "t begins at 1, where it must be 0"),
+        )
+        findings.append(Finding(f"average after {updates} updates, summed", found, after(warm), 1e-9, suspects))
+        own = float(np.abs(p.data - path[updates - 1]).max())
+        findings.append(Finding(f"largest change of the parameters put back after {updates} updates", own, 0, 0))
+    return findings
+
+
 def _sigma(x: float) -> float:
     return float(1 / (1 + np.exp(-x)))
 
@@ -227,5 +266,14 @@ TRUTHS = (
         train_game,
         made_of=("generator", "discriminator", "data_shape", "config"),
         mistakes="a player that trains on the other's loss, samples cut off from the generator, or gradients that pile up",
+    ),
+    Truth(
+        "ema",
+        "an average of parameters with warm-up follows its recursion, and gives the parameters back",
+        "average ← d_t average + (1 - d_t) θ, d_t = min(decay, (1 + t)/(10 + t))",
+        ("update", "applied"),
+        ema,
+        made_of=("flat", "decay"),
+        mistakes="the decay, its warm-up, or parameters that are not restored bit for bit",
     ),
 )

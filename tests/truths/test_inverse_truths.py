@@ -93,3 +93,17 @@ def test_it_refuses_what_does_not_fit_and_measures_what_it_says():
     samples = inverse.sample(np.array([[0.5], [1.0]], np.float32), Generator(2))
     assert samples.shape == (2, 2)
     assert samples.dtype == np.float32
+
+
+def test_images_through_a_network_are_held_to_what_was_seen():
+    """With random weights the prior is nothing, but what is known, with little noise, is kept."""
+    model = MODELS["ddpm"].build((8, 8, 1), MODELS["ddpm"].config(base=8, timesteps=20, sampling_steps=5), Generator(0))
+    known = np.zeros((8, 8), bool)
+    known[2:4, 3:6] = True
+    inverse = LinearInverse(model, inpainting(known), 0.05)
+    x = np.where(Generator(1).normal((3, 8, 8, 1)) > 0, 0.5, -0.5).astype(np.float32)
+    y = inverse.measure(x, Generator(2))
+    samples = inverse.sample(y, Generator(3))
+    assert samples.shape == x.shape
+    assert np.abs(samples[:, known, 0] - y).max() < 0.3
+    assert np.abs(samples[:, ~known] - x[:, ~known]).max() > 0.5

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigen import no_grad
+from minigen import no_grad, ops
 from minigen.models.vae import VAE, Gaussian, VAEConfig
 from minigen.nn import Linear
 from minigen.optim import Adam, cosine
@@ -77,3 +77,19 @@ def test_training_reaches_the_closed_form():
     stderr = np.std(elbos) / math.sqrt(len(elbos))
     assert stderr < 0.003
     assert ppca.log_likelihood - 0.01 - 4 * stderr < np.mean(elbos) < ppca.log_likelihood + 4 * stderr
+
+
+def test_a_linear_autoencoder_is_trained_to_the_discarded_eigenvalues_and_never_below():
+    """Truth linear-ae: by our own layers and optimiser."""
+    x = linear_data(200, 6, 2)
+    x = (x - x.mean(axis=0)).astype(np.float32)
+    least, rng = autoencoder_error(x, 2), Generator(0)
+    encoder, decoder = Linear(6, 2, rng=rng, bias=False), Linear(2, 6, rng=rng, bias=False)
+    optimizer = Adam([*encoder.parameters(), *decoder.parameters()], cosine(0.05, steps=600))
+    for _ in range(600):
+        optimizer.zero_grad()
+        loss = ops.square(decoder(encoder(x)) - x).sum(axis=1).mean()
+        loss.backward()
+        optimizer.step()
+        assert loss.item() > least - 1e-4
+    assert loss.item() < least + 1e-3

@@ -3,6 +3,8 @@
 Mistakes are put into one model of each kind: a VAE for those with a loss, an energy-based model, and a GAN.
 """
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from minigen import no_grad, ops
 from minigen.autograd import grad
 from minigen.models import EBM, GAN, LISTED, MODELS, VAE
 from minigen.nn import Linear
-from minigen.optim import Adam
+from minigen.optim import EMA, Adam
 from minigen.random import Generator
 from minigen.truths import TRUTHS, check
 from minigen.truths.checking import built_in
@@ -256,3 +258,58 @@ class BothAtOnce(GAN):
 
 def test_another_order_of_the_players_is_no_mistake():
     assert verdict(BothAtOnce, "train-game").state == "holds"
+
+
+# ---- averages of parameters
+
+
+class NoWarmUp(EMA):
+    def update(self):
+        self.average[...] = self.decay * self.average + (1 - self.decay) * self.flat.data
+
+
+class Exchanged(EMA):
+    def update(self):
+        d = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.average[...] = (1 - d) * self.average + d * self.flat.data
+        self.steps += 1
+
+
+class NeverEnds(EMA):
+    def update(self):
+        d = (1 + self.steps) / (10 + self.steps)
+        self.average[...] = d * self.average + (1 - d) * self.flat.data
+        self.steps += 1
+
+
+class FromZero(EMA):
+    def __init__(self, flat, decay=0.999):
+        super().__init__(flat, decay)
+        self.average[...] = 0
+
+
+class NotPutBack(EMA):
+    @contextmanager
+    def applied(self):
+        self.flat.data[...] = self.average
+        yield
+
+
+def test_the_average_follows_its_recursion():
+    assert verdict(EMA, "ema").state == "holds"
+
+
+AVERAGES = {
+    NoWarmUp: "there is no warm-up",
+    Exchanged: "decay and 1 - decay are exchanged",
+    NeverEnds: "the warm-up never ends",
+    FromZero: "the average starts at 0",
+    NotPutBack: "largest change of the parameters put back",
+}
+
+
+@pytest.mark.parametrize("mutant", AVERAGES, ids=lambda cls: cls.__name__)
+def test_a_mistake_in_an_average_is_named(mutant):
+    found = verdict(mutant, "ema")
+    assert found.state == "fails"
+    assert AVERAGES[mutant] in str(found)
