@@ -103,6 +103,7 @@ class RealNVPConfig(FlowConfig):
 
 @dataclass(frozen=True)
 class SplineConfig(RealNVPConfig):
+    lr: float = option(5e-3, "learning rate of Adam", low=0.0)
     couplings: int = option(4, "coupling layers", low=1)
     bins: int = option(16, "bins of each spline", low=2)
     bound: float = option(3.0, "splines act on [-bound, bound], in standard deviations of the data", low=0.1)

@@ -43,7 +43,7 @@ class DDPMConfig(ModelConfig):
     sampler: str = option("ddim", "how samples are drawn", choices=("ancestral", "ddim"))
     sampling_steps: int = option(50, "steps of the sampler; 0: all", low=0)
     eta: float = option(0.0, "noise of the DDIM sampler: 0 none, 1 ancestral", low=0.0, high=1.0)
-    variance: str = option("small", "variance of an ancestral step", choices=("small", "large"))
+    variance: str = option("large", "variance of an ancestral step", choices=("small", "large"))
     clip: bool = option(True, "keep the denoised image inside the range of images while sampling")
     levels: int = option(0, "grey levels of the images; 0: those of the data set", low=0, high=65536)
     classes: int = option(0, "classes to be conditioned on, for labelled data; 0: none", low=0)
@@ -295,7 +295,6 @@ class DDPM2dConfig(DDPMConfig):
     timesteps: int = option(100, "steps from data to noise", low=1, high=100_000)
     sampler: str = option("ancestral", "how samples are drawn", choices=("ancestral", "ddim"))
     sampling_steps: int = option(0, "steps of the sampler; 0: all", low=0)
-    variance: str = option("large", "variance of an ancestral step", choices=("small", "large"))
     base: int = option(128, "units of each of the three hidden layers", low=8)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..autograd import Tensor, no_grad, ops
 from ..nn import Known, Module, init, parameter
-from ..optim import Adam, Optimizer, cosine
+from ..optim import Adam, Optimizer
 from ..random import Generator
 from .model import Loss, Model, ModelConfig, option
 
@@ -80,8 +80,12 @@ class Flow(Model):
 
 
 def annealed_adam(parameters: list[Tensor], config: FlowConfig) -> Adam:
-    """Adam, whose learning rate falls along half a cosine: the density of a flow is sharp, and the last steps must be small."""
-    return Adam(parameters, cosine(config.lr, config.anneal, floor=0.02) if config.anneal else config.lr)
+    """Adam with a rate that stays for half of `anneal` steps, and falls on a line over the other half, to a fiftieth.
+
+    The logarithm of a density is sharp where the density is: only small steps at the end find the best parameters.
+    """
+    lr, steps = config.lr, config.anneal
+    return Adam(parameters, (lambda step: lr * min(1.0, max(0.02, 2 - 2 * step / steps))) if steps else lr)
 
 
 def standard_normal(z: Tensor) -> Tensor:

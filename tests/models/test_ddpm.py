@@ -174,7 +174,7 @@ def test_labels_steer_the_samples():
 def test_bound_on_images_is_that_of_their_grey_levels(levels):
     """A model that knows the image pays for x_T, and for what of N(x, σ_1²) lies outside of each level's interval."""
     x = 2 * load("digits", "test").x[:4].astype(np.float64) - 1
-    model = DDPM(lambda x_t, u, y: Tensor(x), (8, 8, 1), dataclasses.replace(SMALL, prediction="x0"))
+    model = DDPM(lambda x_t, u, y: Tensor(x), (8, 8, 1), dataclasses.replace(SMALL, prediction="x0", variance="small"))
     model.levels = levels
     left = model.schedule.alpha_bar[-1]
     prior = 0.5 * (left * (x**2).sum(axis=(1, 2, 3)) - 64 * (left + np.log1p(-left)))  # L_T

@@ -7,7 +7,7 @@ import pytest
 
 from minigen import no_grad
 from minigen.data import TOYS
-from minigen.models import MODELS
+from minigen.models import MODELS, RealNVPConfig
 from minigen.models.glow import GlowConfig
 from minigen.models.spline import rational_quadratic
 from minigen.random import Generator
@@ -113,3 +113,13 @@ def test_a_spline_increases_joins_its_bins_smoothly_and_leaves_the_outside_alone
 def test_a_spline_carries_nan_and_infinity():
     y, _ = spline(np.array([[np.nan], [np.inf], [-np.inf]]), np.zeros((3, 1, 23)))
     np.testing.assert_array_equal(y[:, 0], [np.nan, np.inf, -np.inf])
+
+
+def test_the_learning_rate_stays_then_falls_to_a_fiftieth():
+    optimizer = MODELS["realnvp"].build((2,), RealNVPConfig(lr=0.1, anneal=100), Generator(0)).optimizers()["adam"]
+    rates = []
+    for optimizer.steps in (0, 50, 75, 99, 100, 1000):
+        rates.append(optimizer.current_lr)
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.05, 0.002, 0.002, 0.002])
+    constant = MODELS["realnvp"].build((2,), RealNVPConfig(lr=0.1, anneal=0), Generator(0)).optimizers()["adam"]
+    assert constant.current_lr == 0.1
