@@ -68,7 +68,6 @@ TUNING = "chooses between versions that give the same, or cuts the work otherwis
 CHUNKS = "only calls of several chunks notice, which are too slow as ordinary Python: the compiled test_accuracy has one"
 BITS = "the difference is in high bits, which the shift into the exponent drops"
 RARE = "needs 32 bits of 0: one draw in 2^32"
-LARGE_BATCH = "only large products notice, too slow as ordinary Python: tests/ops/test_linalg.py has them"
 INFINITE = "only rows of infinities notice: tests/ops/test_normalisation.py and test_reduction.py have them"
 SQUARE = "a is square: its last axis but one is as long"
 EXPLAINED = {
