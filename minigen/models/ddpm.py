@@ -40,6 +40,7 @@ class DDPMConfig(ModelConfig):
     schedule: str = option("cosine", "how noise grows", choices=("linear", "cosine"))
     timesteps: int = option(1000, "steps from data to noise", low=1, high=100_000)
     prediction: str = option("v", "what the network says: the noise, the data, or v", choices=PREDICTIONS)
+    times: str = option("even", "how training draws t: evenly, or evenly in log t, for a likelihood", choices=("even", "log"))
     sampler: str = option("ddim", "how samples are drawn", choices=("ancestral", "ddim"))
     sampling_steps: int = option(50, "steps of the sampler; 0: all", low=0)
     eta: float = option(0.0, "noise of the DDIM sampler: 0 none, 1 ancestral", low=0.0, high=1.0)
@@ -104,9 +105,16 @@ class DDPM(Model):
         """A step for each sample: n of them evenly over 1..T, from a random start, so that batches differ less.     -> (n,)
 
         Each is uniform on 1..T, which keeps the loss's mean; not independent   (Kingma 2021, arXiv 2107.00630, app. I.1).
+        With times="log" log t is uniform, P(t) = log((t + 1)/t)/log(T + 1): near the data, where log SNR falls by 2/t in a
+        step, that weighs errors of ε as the bound does.
         """
-        start = rng.integers(0, self.schedule.T, (1,))
-        return 1 + (start + np.arange(n, like=start) * self.schedule.T // n) % self.schedule.T
+        steps = self.schedule.T
+        if self.config.times == "log":
+            start = rng.uniform((1,), dtype=np.float64)
+            t = np.floor((steps + 1) ** ((start + np.arange(n, like=start) / n) % 1))
+            return np.minimum(t, steps).astype(np.int64)
+        start = rng.integers(0, steps, (1,))
+        return 1 + (start + np.arange(n, like=start) * steps // n) % steps
 
     def time(self, t: float | np.ndarray, x: np.ndarray | Tensor) -> np.ndarray:
         """u = t/T for each sample, as the network wants it.     -> (N,)"""

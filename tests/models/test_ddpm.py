@@ -119,6 +119,16 @@ def test_times_are_spread_evenly_and_each_is_uniform():
     assert all(len(set(model.spread_times(4, rng))) == 4 for _ in range(20))
 
 
+def test_times_even_in_their_logarithm():
+    model, rng = mlp_ddpm((2,), DDPM2dConfig(base=8, timesteps=10, times="log"), Generator(0)), Generator(1)
+    counts = np.bincount(model.spread_times(100_000, rng), minlength=11)
+    t = np.arange(1, 11)
+    assert counts[0] == 0
+    assert (np.abs(counts[1:] - 100_000 * np.log((t + 1) / t) / np.log(11)) <= 2).all()
+    first = np.array([model.spread_times(4, rng)[0] for _ in range(2000)])
+    assert abs((first == 1).mean() - np.log(2) / np.log(11)) < 5 * np.sqrt(0.29 * 0.71 / 2000)
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_samples_are_images(prediction):
     for sampler in ("ancestral", "ddim"):

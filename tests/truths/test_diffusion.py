@@ -37,7 +37,7 @@ def test_truth(name):
 
 
 MISTAKES = {  # what it is: who catches it, where it is made, what is replaced, by what
-    "times from 1 to T-1": ("ddpm-gaussian", DDPM, "spread_times", "% self.schedule.T", "% (self.schedule.T - 1)"),
+    "times from 1 to T-1": ("ddpm-gaussian", DDPM, "spread_times", "n) % steps", "n) % (steps - 1)"),
     "times from 0 to T-1": ("ddpm-gaussian", DDPM, "spread_times", "1 + (start", "(start"),
     "noised to the step before": ("ddpm-gaussian", Schedule, "q_sample", "signal_and_noise(t,", "signal_and_noise(t - 1,"),
     "variance for a standard deviation": (
