@@ -58,11 +58,15 @@ class Recording:
         self.launches: list[tuple] = []  # name, blocks, threads and the numbers among its arguments, of each launch
 
     def add(self, dial: Dial) -> Dial:
+        """One more dial of this recording."""
         self.dials.append(dial)
         return dial
 
     def place(self, dial: Dial, dtype: Any) -> Any:
-        """Where a kernel finds the numbers of a dial, as an array of `dtype` on the device."""
+        """Where a kernel finds the numbers of a dial, as an array of `dtype` on the device.
+
+        Raises ValueError where there are more numbers than a recording has room for.
+        """
         if dial.where is None:
             dial.first, dial.dtype = self.used, np.dtype(dtype)
             self.used += len(dial.words())

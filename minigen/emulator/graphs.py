@@ -68,6 +68,7 @@ _graph: Graph | None = None  # that is being recorded
 
 
 def recording() -> bool:
+    """Whether a graph is being recorded."""
     return _graph is not None
 
 
@@ -162,12 +163,15 @@ class Stream:
         return graph
 
     def is_capturing(self) -> bool:
+        """Whether this stream's work is being recorded."""
         return _graph is not None
 
     def synchronize(self) -> None:
+        """Nothing is left to wait for; refused while a graph is recorded."""
         refuse("the stream is waited for")
 
     def record(self, event: Event | None = None) -> Event:
+        """The event, a new one if None is given, happens now."""
         event = event or Event()
         event.record()
         return event
@@ -181,6 +185,7 @@ _streams: list[Stream] = [Stream.null]
 
 
 def get_current_stream() -> Stream:
+    """The stream that work goes to."""
     return _streams[-1]
 
 
@@ -191,9 +196,11 @@ class Event:
         self.time = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
+        """The moment is now."""
         self.time = time.perf_counter()
 
     def synchronize(self) -> None:
+        """It is over; refused while a graph is recorded."""
         refuse("an event is waited for")
 
 
@@ -209,6 +216,7 @@ class MemoryPool:
         self.kept: list[np.ndarray] = []
 
     def malloc(self, size: int) -> Any:
+        """Names this pool for using_allocator. Raises TypeError where it is called."""
         raise TypeError("the stand-in allocates with NumPy: pass this function to using_allocator")
 
 

@@ -93,10 +93,10 @@ class Codebook(Module):
             buffer.data[...] = values
             buffer.mark_written()
 
-    def perplexity(self, k: np.ndarray) -> float:
-        """e^H of how often each code is used: K if all are used alike, 1 if one is used alone.     k: (...) int"""
+    def perplexity(self, k: np.ndarray) -> Tensor:
+        """e^H of how often each code is used: K if all are used alike, 1 if one is used alone.     k: (...) int -> ()"""
         p = self._one_hot(k.reshape(-1), np.float64).mean(axis=0)  # (K,)
-        return float(Tensor(np.exp(-(p * np.log(np.where(p > 0, p, 1))).sum())).item())
+        return Tensor(np.exp(-(p * np.log(np.where(p > 0, p, 1))).sum()))
 
     def _one_hot(self, k: np.ndarray, dtype: Any) -> np.ndarray:
         """(M,) -> (M, K)"""
@@ -143,8 +143,8 @@ class VQVAE(Model):
         pull = ops.square(z - z_q.data).sum(axis=(1, 2, 3))  # (N,)                                 proved by: truth vq-bound
         if self.training:
             self.codebook.update(z.data, k, rng)
-        terms = {"elbo": (log_px + log_pk).mean().item(), "reconstruction": log_px.mean().item()}
-        terms |= {"code": -log_pk.mean().item(), "perplexity": self.codebook.perplexity(k)}
+        terms = {"elbo": (log_px + log_pk).mean(), "reconstruction": log_px.mean()}
+        terms |= {"code": -log_pk.mean(), "perplexity": self.codebook.perplexity(k)}
         return Loss(self.config.commitment * pull.mean() - log_px.mean() - log_pk.mean(), terms)
 
     def codes(self, x: np.ndarray) -> np.ndarray:
@@ -215,7 +215,10 @@ class CodePrior(Module):
 
 @register("vqvae", VQVAE, VQVAEConfig, "VAE with discrete codes, and a small PixelCNN as their prior")
 def vqvae(data_shape: tuple[int, ...], config: VQVAEConfig, rng: Generator) -> VQVAE:
-    """Convolutions of stride 2 down to a grid of at most 8 x 8, once at least, and the mirror image: 28 -> 7,  8 -> 4."""
+    """Convolutions of stride 2 down to a grid of at most 8 x 8, once at least, and the mirror image: 28 -> 7,  8 -> 4.
+
+    Raises ValueError for data that are not such images.
+    """
     if len(data_shape) != 3 or data_shape[0] % 4 or data_shape[1] % 4:
         raise ValueError(f"vqvae needs images whose sides are multiples of 4, not data of shape {data_shape}")
     c, d, (height, width, channels) = config.channels, config.dimension, data_shape

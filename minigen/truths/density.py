@@ -204,6 +204,7 @@ class Midpoints:
     """A generator whose uniform numbers are evenly spaced over the batch: a mean over it is an integral."""
 
     def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
+        """The middles of equal parts of low .. high, one for each sample."""
         u = (np.arange(shape[0]) + 0.5) / shape[0]
         return np.broadcast_to((low + (high - low) * u).reshape(-1, *[1] * (len(shape) - 1)), shape).astype(dtype)
 

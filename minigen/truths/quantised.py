@@ -67,7 +67,7 @@ def vq(cls: Any, decay: float = 0.9) -> list[Finding]:
     for what, used, perplexity in (("all codes used alike", own, 4.0), ("one code used", 0 * own, 1.0)):
         entropy = np.log(perplexity)
         wrong = ((entropy, "it is the entropy, not its exponential"), (np.exp2(entropy), "2^H, for H in nats"))
-        findings.append(Finding(f"perplexity with {what}", float(book.perplexity(used)), perplexity, ROUND_OFF, wrong))
+        findings.append(Finding(f"perplexity with {what}", float(array(book.perplexity(used))), perplexity, ROUND_OFF, wrong))
     return findings
 
 

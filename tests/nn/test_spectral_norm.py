@@ -52,7 +52,8 @@ def test_the_scale_of_the_weight_does_not_matter():
     x = Generator(1).normal((3, 6, 6, 2))
     one, other = (SpectralConv2d(2, 5, 3, rng=Generator(0), bias=False) for _ in range(2))
     other.weight.data *= 7
-    np.testing.assert_allclose(one(x).data, other(x).data, rtol=1e-5)
+    expected = one(x).data  # sums of numbers of this size, a few of which nearly cancel
+    np.testing.assert_allclose(other(x).data, expected, rtol=0, atol=1e-6 * abs(expected).max())
 
 
 def test_it_is_the_plain_layer_with_another_weight():

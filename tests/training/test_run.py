@@ -40,6 +40,10 @@ def configurations(draw):
     for field, kind in fields(RunConfig):
         if field.name not in ("model", "data", "options", *BUDGET) and draw(st.booleans()):
             chosen[field.name] = draw(values(field, kind))
+    if MODELS[model].cls.not_captured:
+        chosen.pop("capture", None)
+    elif chosen.get("capture"):
+        chosen["device"] = draw(st.sampled_from(["cuda", "cuda-emu"]))
     name = draw(st.sampled_from([None, *BUDGET]))
     if name is not None:
         field, kind = next((f, k) for f, k in fields(RunConfig) if f.name == name)

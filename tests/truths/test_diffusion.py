@@ -66,8 +66,8 @@ MISTAKES = {  # what it is: who catches it, where it is made, what is replaced, 
     "decoder without 2π": ("ddpm-vlb", DDPM, "_log_decoder", " + LOG_2PI", ""),
     "the posterior's β misplaced": (
         "ddpm-vlb", Schedule, "posterior_mean",
-        "np.sqrt(before) * self.beta[t]",
-        "np.sqrt(now) * self.beta[t]",
+        "np.sqrt(before) * beta[t]",
+        "np.sqrt(now) * beta[t]",
     ),
     "no noise": ("sampler-std", DDPM, "sample", "shaped(sigma[i], x) * z", "0 * z"),
     "variance for a standard deviation, sampling": (

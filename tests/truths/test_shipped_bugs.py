@@ -115,7 +115,7 @@ PLANTED = {  # the bug: the class, the truth; where it is made, what is replaced
         "β is replaced by its root: g for g²",
     ),
     "t from 1..T-1, while the sampler starts at T": (
-        DDPM, "ddpm-gaussian", DDPM, "loss", "self.schedule.T + 1", "self.schedule.T",
+        DDPM, "ddpm-gaussian", DDPM, "spread_times", "* steps // n) % steps", "* steps // n) % (steps - 1)",
         "step T, where the sampler starts, is never trained",
     ),
     "another dequantisation range in evaluation": (
