@@ -50,15 +50,17 @@ def families(monkeypatch, tmp_path):
     """Two small families; the classifier is a bad one, and not the user's."""
     monkeypatch.setitem(MODELS, "tiny", Entry("tiny", Bounded, ModelConfig, Bounded, "one image"))
     monkeypatch.setitem(MODELS, "blind", Entry("blind", NoLikelihood, ModelConfig, NoLikelihood, "no probabilities"))
-    for name in list(FAMILIES):
-        monkeypatch.delitem(FAMILIES, name)
-    monkeypatch.setitem(FAMILIES, "flow", ("realnvp", "tiny"))
-    monkeypatch.setitem(FAMILIES, "blind", ("blind", "blind"))
+    known = dict(FAMILIES)
+    FAMILIES.clear()
+    FAMILIES.update(flow=("realnvp", "tiny"), blind=("blind", "blind"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(classifier, "STEPS", 20)
     monkeypatch.setattr(quality, "SAMPLES", {2: 100, 4: 60})
     monkeypatch.setattr(figures, "FIGURES", {})
     monkeypatch.chdir(tmp_path)
+    yield
+    FAMILIES.clear()
+    FAMILIES.update(known)  # in the order that others are shown them in
 
 
 SHORT = {"minutes": 0.002, "families": ("flow", "blind"), "tests": 50}

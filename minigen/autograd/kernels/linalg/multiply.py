@@ -32,7 +32,7 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.nd
 
     Transposed operands are read in place, those with other strides are copied.
     """
-    if not isinstance(b, np.ndarray):  # of another device: the op says which, and what to do (remedies.py)
+    if not isinstance(b, np.ndarray):  # of another device: remedies.py says which op, and what to do
         raise TypeError(f"matmul: {type(a).__name__} and {type(b).__name__} do not go together")
     if a.dtype is not b.dtype or a.dtype not in FLOATS:
         return _converted(a, b, out)
