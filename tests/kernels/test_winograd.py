@@ -31,8 +31,9 @@ def problems(draw):
 
 @pytest.fixture(autouse=True)
 def whatever_pays(monkeypatch):
-    """Odd sizes and few weights too, where a direct kernel would be faster."""
+    """Small images, odd sizes and few weights too, where a direct kernel would be faster."""
     monkeypatch.setattr(winograd, "SHARE", np.inf)
+    monkeypatch.setattr(winograd, "SMALLEST", 0)
     monkeypatch.setattr(winograd_weight, "SHARE", np.inf)
     monkeypatch.setattr(winograd_weight, "WEIGHTS", 0)
 

@@ -50,6 +50,7 @@ COLUMNS = 2 * VECTOR_BYTES // 4  # target channels of a panel
 UNIT_TILES = 48  # tiles of 2 x 2 outputs of one unit of work, about: what it keeps, 9 or 16 sums of each, stays in the cache
 # Where it is faster than the direct kernels, as measured:
 CHANNELS = 16  # source channels, at least
+SMALLEST = 1 << 20  # multiplications of the direct kernel for an image: of fewer, a short training is over before this is compiled
 SHARE = 0.6  # of the direct kernel's multiplications, at most
 
 AXIS = np.dtype([(name, np.int64) for name in Phase._fields])
@@ -80,15 +81,16 @@ def axis_tables(
     ys, xs = (axis_table(axis) for axis in phases)
     if ys is None or xs is None or ys["taps"][0, 0] != xs["taps"][0, 0]:
         return None
-    if multiplications(ys) * multiplications(xs) > share:
+    (before_y, after_y), (before_x, after_x) = products(ys), products(xs)
+    if before_y * before_x * source_channels * target_channels < SMALLEST or after_y * after_x > share * before_y * before_x:
         return None
     return ys, xs
 
 
-def multiplications(axis: np.ndarray) -> float:
-    """How many products are left along one axis, as a share of the direct kernel's."""
-    outputs, taps = axis["pixels"][:, 0], axis["taps"][:, 0]
-    return float(((outputs + 1) // 2 * (taps + 1)).sum() / max(1, (outputs * taps).sum()))
+def products(axis: np.ndarray) -> tuple[int, int]:
+    """How many there are along one axis: of the direct kernel, and of this one."""
+    outputs, taps = axis["pixels"], axis["taps"]
+    return int((outputs * taps).sum()), int(((outputs + 1) // 2 * (taps + 1)).sum())
 
 
 def convolve(
