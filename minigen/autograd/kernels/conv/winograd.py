@@ -50,7 +50,7 @@ COLUMNS = 2 * VECTOR_BYTES // 4  # target channels of a panel
 UNIT_TILES = 48  # tiles of 2 x 2 outputs of one unit of work, about: what it keeps, 9 or 16 sums of each, stays in the cache
 # Where it is faster than the direct kernels, as measured:
 CHANNELS = 16  # source channels, at least
-SMALLEST = 1 << 20  # multiplications of the direct kernel for an image: of fewer, a short training is over before this is compiled
+SMALLEST = 1 << 20  # multiplications of the direct kernel for an image: of fewer, a short run ends before this is compiled
 SHARE = 0.6  # of the direct kernel's multiplications, at most
 
 AXIS = np.dtype([(name, np.int64) for name in Phase._fields])
