@@ -12,6 +12,7 @@ import minigen
 from minigen import Tensor, grad, no_grad, ops
 from minigen.autograd.kernels import jit
 from minigen.models import MODELS
+from minigen.models.pixels import Binary
 from minigen.optim import Adam
 from minigen.random import Generator
 
@@ -111,6 +112,7 @@ class Library:
             layer.weight, layer.bias = Tensor(w), Tensor(p[f"{name}.b"].data)
         if self.dtype == np.float64:
             model.astype(np.float64)
+        model.pixels = ZeroOne()
         return model
 
     def frozen(self, p: dict) -> dict:
@@ -212,6 +214,13 @@ class Library:
     gated = staticmethod(ops.gated_tanh)
     relu, silu, tanh, sigmoid = map(staticmethod, (ops.relu, ops.silu, ops.tanh, ops.sigmoid))
     exp, log, sqrt, sum, mean = map(staticmethod, (ops.exp, ops.log, ops.sqrt, ops.sum, ops.mean))
+
+
+class ZeroOne(Binary):
+    """Pixels that the network sees as they are, where our models see -1 and 1."""
+
+    def inputs(self, x: np.ndarray) -> np.ndarray:
+        return x
 
 
 class Noise:
