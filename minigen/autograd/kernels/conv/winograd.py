@@ -156,7 +156,7 @@ def convolve_units(rows, src, src_shape, ys, xs, u, columns, dst, dst_shape, fir
                     pixel = xs[px, 0].start + 2 * tile_x * xs[px, 0].step - left
                     source_at[t] = r * ys.shape[1] * n * taps * v_row + pixel * c_src
                     target_at[t] = tile * c_dst
-                apart = xs[px, xs.shape[1] - 1].start - xs[px, 0].start if xs.shape[1] > 1 else 0
+                apart = xs[px, 1].start - xs[px, 0].start if xs.shape[1] > 1 else 0
                 extent = (ys.shape[1], xs.shape[1], c_src)
                 v_step = (n * taps * v_row, apart * c_src, np.int64(1))
                 u_step = (xs.shape[1] * c_src * columns, c_src * columns, columns)

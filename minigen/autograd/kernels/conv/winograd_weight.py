@@ -79,7 +79,7 @@ def sum_chunks(rows, x, x_shape, ys, xs, g, g_shape, columns, sums, first_chunk,
     plain = np.empty(width * c_in, x.dtype)
     v_row, w_row = v.shape[1], w.shape[1]
     zero, one = np.int64(0), np.int64(1)  # for each literal, Numba would compile another version of what it is passed to
-    apart = xs[0, terms_x - 1].start - xs[0, 0].start
+    apart = xs[0, 1].start - xs[0, 0].start if terms_x > 1 else 0
     weights = terms_y * terms_x * c_in
     x_at, sum_at = np.empty(weights + ROWS, np.int64), np.empty(weights + ROWS, np.int64)
     packed_at = np.empty(weights + ROWS, np.int64)
