@@ -129,3 +129,24 @@ def test_whole_vectors_are_asked_for_where_there_are_wide_ones():
     assert whole_vectors("+avx2,+avx512f,-amx") == "+avx2,+avx512f,-amx,-prefer-256-bit"
     assert whole_vectors("+avx2,-avx512f") is None
     assert whole_vectors("") is None
+
+
+def test_a_result_may_be_written_over_an_operand():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 20, 20))
+    expected = multiply.matmul(a, b)
+    for k in range(2):
+        arrays = [a.copy(), b.copy()]
+        assert multiply.matmul(*arrays, arrays[k]) is arrays[k]
+        np.testing.assert_array_equal(arrays[k], expected)
+
+
+@pytest.mark.parametrize("operands", [((20, 20), (20, 20)), ((20,), (20, 20)), ((3, 20, 20), (20, 20))])
+def test_a_result_that_does_not_fit_is_refused(operands):
+    a, b = (np.ones(shape) for shape in operands)
+    fitting = multiply.matmul(a, b)
+    fixed = fitting.copy()
+    fixed.flags.writeable = False
+    for out in (np.empty((5, *fitting.shape)), fitting.astype(np.float32), fixed):
+        with pytest.raises(ValueError, match=r"does not fit into out|cannot be written"):
+            multiply.matmul(a, b, out)

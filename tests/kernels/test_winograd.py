@@ -117,6 +117,27 @@ def test_what_is_not_seen_has_no_influence(size, stride):
         assert (after[seen] != before[seen]).all()
 
 
+@pytest.mark.parametrize("masked", [np.s_[2], np.s_[:, 2], np.s_[1, 2], np.s_[0, 0]])
+def test_what_is_behind_a_mask_has_no_influence(masked):
+    """Forward and backward, for masks of any taps: a causal network must be causal to the last bit."""
+    rng = np.random.default_rng(2)
+    x, g = (rng.standard_normal((1, 8, 8, CHANNELS)).astype(np.float32) for _ in range(2))
+    w = rng.standard_normal((3, 3, CHANNELS, CHANNELS)).astype(np.float32)
+    w[masked] = 0
+    parameters = (1, 1), (1, 1), (1, 1), 1
+    changed = np.zeros((1, 8, 8, 1))
+    changed[0, 3, 4] = 1
+    by_tap = w.any(axis=(2, 3), keepdims=True).astype(float)
+    seen = np.broadcast_to(reference.conv2d(changed, by_tap, *parameters) != 0, x.shape)
+    before, after = (cpu.conv2d(x + 1e4 * c, w, *parameters) for c in (0, changed.astype(np.float32)))
+    np.testing.assert_array_equal(after[~seen], before[~seen])
+    assert (after[seen] != before[seen]).all()
+    seen = np.broadcast_to(reference.conv2d_input(changed, by_tap, (8, 8), *parameters) != 0, x.shape)
+    before, after = (cpu.conv2d_input(g + 1e4 * c, w, (8, 8), *parameters) for c in (0, changed.astype(np.float32)))
+    np.testing.assert_array_equal(after[~seen], before[~seen])
+    assert (after[seen] != before[seen]).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("where", [0, 1, 2])
 def test_numbers_that_are_not_finite_are_left_to_the_direct_kernels(bad, where):

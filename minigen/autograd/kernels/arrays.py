@@ -18,8 +18,8 @@ def buffer(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> n
     """`out` if it can hold the result, a new array if it is None. Raises ValueError for an unfit one."""
     if out is None:
         return np.empty(shape, dtype)
-    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-        order = "" if out.flags.c_contiguous else " that is not in C order"
+    if out.shape != shape or out.dtype != dtype or not out.flags.carray:
+        order = " that cannot be written" if not out.flags.writeable else "" if out.flags.carray else " that is not in C order"
         raise ValueError(f"the result is {dtype}{shape}, which does not fit into out, {out.dtype}{out.shape}{order}")
     return out
 

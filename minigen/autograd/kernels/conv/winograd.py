@@ -93,6 +93,14 @@ def products(axis: np.ndarray) -> tuple[int, int]:
     return int((outputs * taps).sum()), int(((outputs + 1) // 2 * (taps + 1)).sum())
 
 
+def has_masked_taps(w: np.ndarray) -> bool:
+    """Whether a tap is zero for all channels: pixels behind a mask must not have the influence of even a rounding error.
+
+    Here they would: of three taps, g2 = 0 does not keep d2 out of y0. So such kernels are left to the direct kernels.
+    """
+    return any(not w[tap][0].any() and not w[tap].any() for tap in np.ndindex(w.shape[:2]))
+
+
 def convolve(
     src: np.ndarray, w: np.ndarray, w_steps: tuple[int, int, int, int, int], phases: list[list[Phase]], dst: np.ndarray
 ) -> bool:
@@ -101,7 +109,7 @@ def convolve(
     So it is for numbers that are not finite, or sums that are not: an infinity spreads further here than in the definition.
     """
     tables = axis_tables(phases, src.shape[3], dst.shape[3], src.dtype, SHARE)
-    if tables is None or 0 in (src.size, dst.size):
+    if tables is None or 0 in (src.size, dst.size) or has_masked_taps(w):
         return False
     ys, xs = tables
     columns = COLUMNS

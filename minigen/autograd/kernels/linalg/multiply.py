@@ -32,6 +32,9 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.nd
 
     Transposed operands are read in place, those with other strides are copied.
     """
+    if out is not None and (np.may_share_memory(out, a) or np.may_share_memory(out, b)):
+        out[...] = matmul(a, b)  # the operands are read to the end before the result is written
+        return out
     if not isinstance(b, np.ndarray):  # of another device: remedies.py says which op, and what to do
         raise TypeError(f"matmul: {type(a).__name__} and {type(b).__name__} do not go together")
     if a.dtype is not b.dtype or a.dtype not in FLOATS:
@@ -142,6 +145,7 @@ def _vectors(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray
     product = product.squeeze(tuple(gone))
     if out is None:
         return product if product.ndim else product[()]
+    out = buffer(out, product.shape, product.dtype)
     out[...] = product
     return out
 
